@@ -1,0 +1,37 @@
+//go:build deps
+
+package concordat
+
+import (
+	_ "filippo.io/torchwood"
+	_ "github.com/fxamacker/cbor/v2"
+	_ "github.com/goccy/go-yaml"
+	_ "github.com/google/go-cmp/cmp"
+	_ "github.com/google/go-configfs-tsm/report"
+	_ "github.com/google/go-configfs-tsm/configfs/faketsm"
+	_ "github.com/google/go-sev-guest/validate"
+	_ "github.com/google/go-sev-guest/verify"
+	_ "github.com/google/go-tdx-guest/validate"
+	_ "github.com/google/go-tdx-guest/verify"
+	_ "github.com/google/go-tpm/tpm2"
+	_ "github.com/landlock-lsm/go-landlock/landlock"
+	_ "github.com/pressly/goose/v3"
+	_ "github.com/prometheus/client_golang/prometheus/promhttp"
+	_ "github.com/rogpeppe/go-internal/testscript"
+	_ "github.com/spf13/cobra"
+	_ "github.com/transparency-dev/formats/log"
+	_ "github.com/transparency-dev/formats/note"
+	_ "github.com/transparency-dev/merkle/proof"
+	_ "github.com/transparency-dev/merkle/compact"
+	_ "github.com/transparency-dev/tessera"
+	_ "github.com/transparency-dev/tessera/client"
+	_ "github.com/transparency-dev/tessera/storage/posix"
+	_ "golang.org/x/mod/sumdb/note"
+	_ "golang.org/x/sync/errgroup"
+	_ "google.golang.org/grpc"
+	_ "google.golang.org/grpc/test/bufconn"
+	_ "google.golang.org/protobuf/proto"
+	_ "modernc.org/sqlite"
+	_ "golang.org/x/crypto/ocsp"
+	_ "golang.org/x/sys/unix"
+)
