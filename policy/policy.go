@@ -1,0 +1,209 @@
+package policy
+
+import (
+	"time"
+
+	"github.com/concordat/concordat/internal/cose"
+)
+
+// Digest is a SHA-256 value; the zero value is "none".
+type Digest = cose.Digest
+
+// Schema is the version of the canonical form. A later schema is another
+// number; this one never changes.
+const Schema = 1
+
+// Policy is one version of a consortium's policy. All security is in its fixed,
+// typed fields. Only [Decode] and a policy that passed [Policy.Check] are to be
+// trusted to be complete: the zero value is refused everywhere.
+//
+// Integers stand for shares and times, so that no float is ever hashed: shares
+// are parts per thousand, times are whole seconds.
+type Policy struct {
+	Schema     uint64 `cbor:"1,keyasint"` // always [Schema]
+	Version    uint64 `cbor:"2,keyasint"` // 1 is the genesis version
+	Federation Digest `cbor:"3,keyasint"` // none in the genesis version; see [Policy.FederationID]
+	Previous   Digest `cbor:"4,keyasint"` // digest of the version before; none in the genesis version
+	Name       string `cbor:"5,keyasint"` // for people; decides nothing
+
+	// Simulated, and the roots that a simulated federation trusts, are fixed by
+	// genesis: a federation is simulated or real for ever (protocol F24).
+	// SimulatedRoots are SHA-256 of the DER SubjectPublicKeyInfo of the simulator's
+	// vendor roots, sorted; empty in a real federation, whose roots are compiled in.
+	Simulated      bool     `cbor:"6,keyasint"`
+	SimulatedRoots []Digest `cbor:"7,keyasint"`
+
+	Members   []Member `cbor:"8,keyasint"` // sorted by ID
+	Approvals uint64   `cbor:"9,keyasint"` // N: members that adopt or change the policy; N > len(Members)/2
+
+	Platforms Platforms `cbor:"10,keyasint"`
+	Evidence  Evidence  `cbor:"11,keyasint"`
+	Log       Log       `cbor:"12,keyasint"`
+	Apps      []App     `cbor:"13,keyasint"` // sorted by Digest
+	Release   Release   `cbor:"14,keyasint"`
+	Nodes     NodeRules `cbor:"15,keyasint"`
+}
+
+// MemberID names a member as the policy spells it: a role such as
+// "hospital-a", 1 to 63 of a-z, 0-9 and '-'. It is printed in the log; it holds
+// no name of a person.
+type MemberID string
+
+// Member is one company of the consortium.
+type Member struct {
+	ID         MemberID   `cbor:"1,keyasint"`
+	PolicyKeys []cose.Key `cbor:"2,keyasint"` // offline Ed25519 keys; any one of them approves for the member
+	IssuerKey  cose.Key   `cbor:"3,keyasint"` // online Ed25519 key that signs the member's node credentials
+	WitnessKey string     `cbor:"4,keyasint"` // C2SP verifier key ("name+hash+base64") of the member's witness
+}
+
+// Platforms are the reference values of the hardware. At least one of SNP and
+// TDX is set; a nil entry refuses the platform.
+type Platforms struct {
+	SNP *SNP `cbor:"1,keyasint,omitempty"`
+	TDX *TDX `cbor:"2,keyasint,omitempty"`
+	GPU *GPU `cbor:"3,keyasint,omitempty"` // nil: no GPU evidence is expected, and any is refused
+}
+
+// Hex is a byte string that people see in hex.
+type Hex []byte
+
+// SNP says which AMD SEV-SNP guests are accepted. Debug and migration are always
+// refused, VMPL 0 is always demanded.
+type SNP struct {
+	Products     []string  `cbor:"1,keyasint"` // product lines: "Milan", "Genoa", "Turin"; not empty, sorted
+	Measurements []Hex     `cbor:"2,keyasint"` // accepted MEASUREMENT values, 48 bytes each; not empty, sorted
+	MinTCB       []ProdTCB `cbor:"3,keyasint"` // minimum REPORTED_TCB, one a product of Products, same order
+	Chips        []Hex     `cbor:"4,keyasint"` // accepted CHIP_IDs (64 bytes; Turin 8); empty only with AnyChip
+	AnyChip      bool      `cbor:"5,keyasint"` // any chip: legal, and a warning in every verdict (protocol F15)
+	AllowSMT     bool      `cbor:"6,keyasint"`
+	MinGuestSVN  uint64    `cbor:"7,keyasint"`
+	MinVersion   uint64    `cbor:"8,keyasint"` // smallest report version, at least 2
+	// HostData: true demands that HOST_DATA is the federation id; false accepts
+	// zeros too, and the claims then say "none".
+	HostData bool `cbor:"9,keyasint"`
+}
+
+// ProdTCB is the component-wise minimum TCB of one AMD product line.
+type ProdTCB struct {
+	Product    string `cbor:"1,keyasint"`
+	FMC        uint8  `cbor:"2,keyasint"` // Turin only
+	BootLoader uint8  `cbor:"3,keyasint"`
+	TEE        uint8  `cbor:"4,keyasint"`
+	SNP        uint8  `cbor:"5,keyasint"`
+	Microcode  uint8  `cbor:"6,keyasint"`
+}
+
+// TDX says which Intel TDX guests are accepted. DEBUG and MIGRATABLE are always
+// refused, SEPT_VE_DISABLE is always demanded.
+type TDX struct {
+	MRTD           []Hex    `cbor:"1,keyasint"` // accepted MRTD values, 48 bytes each; not empty, sorted
+	RTMRs          []RTMRs  `cbor:"2,keyasint"` // accepted RTMR0 to 2 sets; empty accepts any, and every verdict says so
+	Statuses       []string `cbor:"3,keyasint"` // accepted TCB statuses, Intel's spelling; not empty, sorted
+	MinEvaluation  uint64   `cbor:"4,keyasint"` // smallest tcbEvaluationDataNumber
+	PIIDs          []Hex    `cbor:"5,keyasint"` // accepted platform instance ids (16 bytes); empty only with AnyPlatform
+	AnyPlatform    bool     `cbor:"6,keyasint"` // as SNP.AnyChip
+	XFAMMask       uint64   `cbor:"7,keyasint"` // XFAM bits that may be set
+	MRConfigID     bool     `cbor:"8,keyasint"` // as SNP.HostData, for MRCONFIGID[:32]
+	MRSignerSEAM   Hex      `cbor:"9,keyasint"` // 48 bytes; zeros are Intel's own module
+	AllowMigration bool     `cbor:"10,keyasint"`
+}
+
+// RTMRs is one accepted combination of run-time measurement registers 0 to 2,
+// 48 bytes each.
+type RTMRs struct {
+	RTMR0 Hex `cbor:"1,keyasint"`
+	RTMR1 Hex `cbor:"2,keyasint"`
+	RTMR2 Hex `cbor:"3,keyasint"`
+}
+
+// GPU says which NVIDIA GPUs are accepted beside the CPU.
+type GPU struct {
+	Architectures []string      `cbor:"1,keyasint"` // "hopper", "blackwell"; not empty, sorted
+	MinCount      uint64        `cbor:"2,keyasint"` // at least 1
+	MinDriver     string        `cbor:"3,keyasint"` // dotted decimal, compared number by number
+	MinVBIOS      string        `cbor:"4,keyasint"` // dotted hex, compared number by number
+	Measurements  []GPUMeasured `cbor:"5,keyasint"` // accepted runtime measurement sets; not empty
+	Devices       []Hex         `cbor:"6,keyasint"` // accepted ueids (serial numbers of the device certificate); empty only with AnyDevice
+	AnyDevice     bool          `cbor:"7,keyasint"` // as SNP.AnyChip
+}
+
+// GPUMeasured pins one exact set of GPU measurements.
+type GPUMeasured struct {
+	Name   string `cbor:"1,keyasint"` // for people: driver and VBIOS that it stands for
+	Digest Digest `cbor:"2,keyasint"` // attestation/nvgpu.MeasurementsDigest of the report
+}
+
+// Evidence bounds how old what a node relies on may be. All are required.
+type Evidence struct {
+	MaxAge            Seconds `cbor:"1,keyasint"` // of an attestation result when a run starts
+	MaxCollateralAge  Seconds `cbor:"2,keyasint"` // since thisUpdate or issueDate of CRLs, TCB info and identities
+	MaxEpochAge       Seconds `cbor:"3,keyasint"` // of an enclave's signing key
+	MaxRoundsPerEpoch uint64  `cbor:"4,keyasint"` // steps that one epoch may sign
+}
+
+// Seconds is a duration in whole seconds.
+type Seconds uint64
+
+// Duration returns s as a time.Duration; it saturates.
+func (s Seconds) Duration() time.Duration {
+	const limit = uint64(1<<63-1) / uint64(time.Second)
+	return time.Duration(min(uint64(s), limit)) * time.Second
+}
+
+// Log names the federation's transparency log and its witnesses.
+type Log struct {
+	Origin              string  `cbor:"1,keyasint"` // C2SP checkpoint origin
+	Key                 string  `cbor:"2,keyasint"` // C2SP verifier key of the log
+	Witnesses           uint64  `cbor:"3,keyasint"` // member cosignatures that make a checkpoint count; 1 to len(Members)
+	MaxUnpublishedSteps uint64  `cbor:"4,keyasint"` // steps that may run ahead of the last published one; default 1
+	DenialLag           Seconds `cbor:"5,keyasint"` // after which a node stops acking while its member's denial is not in the log
+}
+
+// Exposure says what an app's server side may see.
+type Exposure string
+
+// The two exposures (protocol F5).
+const (
+	ExposureAggregate  Exposure = "aggregate"  // never the arrays of fewer than Release.MinContributors members
+	ExposureIndividual Exposure = "individual" // single updates; approved by digest and config, N-of-M
+)
+
+// App is one application that may run.
+type App struct {
+	Digest     Digest   `cbor:"1,keyasint"` // SHA-256 of the app's bytes: a Flower app bundle, or an executable
+	Name       string   `cbor:"2,keyasint"` // for people
+	Exposure   Exposure `cbor:"3,keyasint"`
+	Configs    []Digest `cbor:"4,keyasint"` // accepted effective config digests, sorted; empty accepts any where Exposure is aggregate
+	Strategies []string `cbor:"5,keyasint"` // native strategies by name ("fedavg"), sorted
+	MaxRounds  uint64   `cbor:"6,keyasint"`
+}
+
+// Cohort rules (protocol F17).
+const (
+	CohortFixed     = "fixed"  // the run statement fixes the members
+	DropoutsRefuse  = "refuse" // a step whose admitted set differs from the cohort fails
+	DropoutsAllow   = "allow"
+	DownlinkShared  = "broadcast" // one outputs root for the whole cohort (protocol F1)
+	DownlinkPerNode = "per_node"
+)
+
+// Release says what may leave the enclave.
+type Release struct {
+	MinContributors uint64  `cbor:"1,keyasint"` // distinct members with weight > 0, at least 2
+	Collusion       uint64  `cbor:"2,keyasint"` // t: members that may collude; at least t+2 contributors are demanded
+	MaxWeightShare  uint64  `cbor:"3,keyasint"` // of one member, parts per thousand; required
+	Cohort          string  `cbor:"4,keyasint"` // [CohortFixed]
+	Dropouts        string  `cbor:"5,keyasint"` // [DropoutsRefuse] or [DropoutsAllow]
+	Downlink        string  `cbor:"6,keyasint"` // [DownlinkShared] or [DownlinkPerNode]
+	MaxMetricBytes  uint64  `cbor:"7,keyasint"`
+	StepDeadline    Seconds `cbor:"8,keyasint"` // for contributions, from the step statement on
+	AckDeadline     Seconds `cbor:"9,keyasint"` // for acks
+}
+
+// NodeRules bound what a node may be asked to do.
+type NodeRules struct {
+	MessageTypes  []string `cbor:"1,keyasint"` // "train", "evaluate", "query"; sorted
+	MetricKeys    []string `cbor:"2,keyasint"` // keys of MetricRecords that may leave a node, sorted; empty accepts any
+	CredentialAge Seconds  `cbor:"3,keyasint"` // longest validity of a node credential
+}
