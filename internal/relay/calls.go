@@ -1,0 +1,94 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
+	"github.com/concordat/concordat/internal/cose"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// retry repeats an idempotent call while the link is unavailable.
+func retry[T any](ctx context.Context, call func() (T, error)) (T, error) {
+	for wait := 20 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		v, err := call()
+		if err == nil {
+			return v, nil
+		}
+		switch status.Code(err) {
+		case codes.Unavailable, codes.ResourceExhausted, codes.Aborted:
+		default:
+			return v, err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return v, err
+		}
+	}
+}
+
+// Append adds a statement to the federation's log and returns its index once the
+// link has it durably. The index is the link's word until a checkpoint proves it.
+func (p *Peer) Append(ctx context.Context, entry []byte) (uint64, error) {
+	r, err := retry(ctx, func() (*concordatv1.AppendResponse, error) {
+		return p.rpc.Append(ctx, &concordatv1.AppendRequest{Federation: p.cfg.Federation[:], Entry: entry}, grpc.WaitForReady(true))
+	})
+	if err != nil {
+		return 0, fmt.Errorf("relay: append: %w", err)
+	}
+	return r.GetIndex(), nil
+}
+
+// PutBlob stores a public object and returns its digest.
+func (p *Peer) PutBlob(ctx context.Context, data []byte) (Digest, error) {
+	_, err := retry(ctx, func() (*concordatv1.PutBlobResponse, error) {
+		return p.rpc.PutBlob(ctx, &concordatv1.PutBlobRequest{Federation: p.cfg.Federation[:], Data: data}, grpc.WaitForReady(true))
+	})
+	if err != nil {
+		return Digest{}, fmt.Errorf("relay: put blob: %w", err)
+	}
+	return cose.Sum(data), nil
+}
+
+// Blob returns a public object and checks its digest.
+func (p *Peer) Blob(ctx context.Context, d Digest) ([]byte, error) {
+	r, err := retry(ctx, func() (*concordatv1.GetBlobResponse, error) {
+		return p.rpc.GetBlob(ctx, &concordatv1.GetBlobRequest{Federation: p.cfg.Federation[:], Digest: d[:]}, grpc.WaitForReady(true))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("relay: blob %s: %w", d.Short(), err)
+	}
+	if got := cose.Sum(r.GetData()); got != d {
+		return nil, fmt.Errorf("relay: blob %s: the link sent other bytes (%s)", d.Short(), got.Short())
+	}
+	return r.GetData(), nil
+}
+
+// ReadTile returns a static file of the log, unverified. It implements
+// tlog.Tiles.
+func (p *Peer) ReadTile(ctx context.Context, path string) ([]byte, error) {
+	r, err := retry(ctx, func() (*concordatv1.GetTileResponse, error) {
+		return p.rpc.GetTile(ctx, &concordatv1.GetTileRequest{Federation: p.cfg.Federation[:], Path: path}, grpc.WaitForReady(true))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("relay: tile %s: %w", path, err)
+	}
+	return r.GetData(), nil
+}
+
+// Receipt returns the COSE receipt of log entry index in the checkpoint of the
+// given size, unverified.
+func (p *Peer) Receipt(ctx context.Context, index, size uint64) ([]byte, error) {
+	r, err := retry(ctx, func() (*concordatv1.GetReceiptResponse, error) {
+		return p.rpc.GetReceipt(ctx, &concordatv1.GetReceiptRequest{Federation: p.cfg.Federation[:], Index: index, Size: size}, grpc.WaitForReady(true))
+	})
+	if err != nil {
+		return nil, fmt.Errorf("relay: receipt of entry %d: %w", index, err)
+	}
+	return r.GetReceipt(), nil
+}
