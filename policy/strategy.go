@@ -1,0 +1,57 @@
+package policy
+
+import (
+	"maps"
+	"slices"
+)
+
+// Class says what a strategy's outputs depend on (protocol F4). A class is fixed
+// in code: no policy and no app can claim another.
+type Class string
+
+const (
+	// ClassMixing: every output depends on all admitted inputs.
+	ClassMixing Class = "mixing"
+	// ClassSelecting: an output may be one member's value, by definition.
+	ClassSelecting Class = "selecting"
+	// ClassCustom: the app's own code aggregates, and sees every update.
+	ClassCustom Class = "custom"
+)
+
+// StrategyCustom stands in a policy and in a run for an app that aggregates by
+// itself; every other name is native code of the enclave.
+const StrategyCustom = "custom"
+
+// The median and its kin release single members' coordinates, Krum whole
+// updates, tree bagging whole trees; q-fair averaging lets one large loss carry
+// nearly all the weight.
+var strategies = map[string]Class{
+	"dpfedavg":   ClassMixing, // clipped mean with noise
+	"fedadagrad": ClassMixing,
+	"fedadam":    ClassMixing,
+	"fedavg":     ClassMixing,
+	"fedavgm":    ClassMixing,
+	"fedprox":    ClassMixing,
+	"fedyogi":    ClassMixing,
+
+	"bulyan":        ClassSelecting,
+	"fedmedian":     ClassSelecting,
+	"fedtrimmedavg": ClassSelecting,
+	"fedxgbbagging": ClassSelecting,
+	"fedxgbcyclic":  ClassSelecting,
+	"krum":          ClassSelecting,
+	"multikrum":     ClassSelecting,
+	"qfedavg":       ClassSelecting,
+
+	StrategyCustom: ClassCustom,
+}
+
+// StrategyClass returns the class of the named strategy, and whether there is
+// one of that name.
+func StrategyClass(name string) (Class, bool) {
+	c, ok := strategies[name]
+	return c, ok
+}
+
+// Strategies returns every name that a policy may list, sorted.
+func Strategies() []string { return slices.Sorted(maps.Keys(strategies)) }
