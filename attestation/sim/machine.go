@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,14 +32,28 @@ type Config struct {
 
 	// Chip names the chip. Machines of one Vendor with different chips have
 	// different chip ids and keys; with the same, the same.
-	Chip        string     `json:"chip"`
-	Measurement policy.Hex `json:"measurement,omitempty"` // 48 bytes; default: derived from the vendor's seed
-	HostData    policy.Hex `json:"host_data,omitempty"`   // 32 bytes bound at launch (HOST_DATA, MRCONFIGID); default: zeros
-	GPUs        int        `json:"gpus,omitempty"`
+	Chip        string `json:"chip"`
+	Measurement Hex    `json:"measurement,omitempty"` // 48 bytes; default: derived from the vendor's seed
+	HostData    Hex    `json:"host_data,omitempty"`   // 32 bytes bound at launch (HOST_DATA, MRCONFIGID); default: zeros
+	GPUs        int    `json:"gpus,omitempty"`
 
 	// Faults are what is wrong with the machine: name to value, the value empty
-	// where the fault needs none. See [Faults].
+	// where the fault needs none. The lists snpFaults, tdxFaults and gpuFaults
+	// say what each does; a name that the machine does not know is an error.
 	Faults map[string]string `json:"faults,omitempty"`
+}
+
+// Hex is a byte string that JSON holds in hex.
+type Hex []byte
+
+// MarshalText returns lower-case hex.
+func (h Hex) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString(h)), nil }
+
+// UnmarshalText reads hex.
+func (h *Hex) UnmarshalText(b []byte) error {
+	p, err := hex.DecodeString(string(b))
+	*h = p
+	return err
 }
 
 // Machine is one simulated machine. It is safe for concurrent use.
@@ -103,19 +118,33 @@ func (m *Machine) defaults() error {
 	case c.GPUs < 0 || c.GPUs > 16:
 		return fmt.Errorf("%d GPUs, want 0 to 16", c.GPUs)
 	}
+	known := c.knownFaults()
 	for _, name := range slices.Sorted(maps.Keys(c.Faults)) {
-		if !slices.Contains(Faults(), name) {
-			return fmt.Errorf("unknown fault %q", name)
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("unknown fault %q, this machine knows %q", name, known)
 		}
 	}
 	return nil
 }
 
-// Faults returns the names of all faults, sorted.
-func Faults() []string {
-	all := slices.Concat(snpFaults, tdxFaults, gpuFaults)
+// knownFaults returns the faults that a machine of c can have, sorted.
+func (c *Config) knownFaults() []string {
+	all := slices.Clone(commonFaults)
+	if c.Platform == PlatformSNP {
+		all = append(all, snpFaults...)
+	} else {
+		all = append(all, tdxFaults...)
+	}
+	if c.GPUs > 0 {
+		all = append(all, gpuFaults...)
+	}
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+// commonFaults are those of every platform.
+var commonFaults = []string{
+	"wrong-nonce", // CPU evidence over other report data than was asked for
 }
 
 // fault returns the value of a fault and whether the machine has it.
@@ -230,8 +259,21 @@ func (m *Machine) Describe() (*Description, error) {
 	return d, nil
 }
 
-// Config returns what the machine was made of, defaults filled in.
+// Config returns what the machine was made of, defaults filled in. The caller
+// must not change what it points to.
 func (m *Machine) Config() Config { return m.cfg }
+
+// WriteConfig writes a machine file, readable by its owner alone.
+func WriteConfig(name string, c Config) error {
+	b, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return fmt.Errorf("sim: %w", err)
+	}
+	if err := os.WriteFile(name, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("sim: %w", err)
+	}
+	return nil
+}
 
 // ReadConfig reads a machine file.
 func ReadConfig(name string) (Config, error) {

@@ -17,7 +17,6 @@ import (
 	"math/big"
 
 	"github.com/concordat/concordat/attestation"
-	"github.com/concordat/concordat/policy"
 )
 
 // Vendor is the hardware vendors of a simulated world: every key that AMD, Intel
@@ -97,9 +96,9 @@ func (v *Vendor) number(label string) uint64 {
 }
 
 type vendorFile struct {
-	Seed policy.Hex `json:"seed"`
-	ARK  string     `json:"ark"` // PKCS #8, PEM
-	ASK  string     `json:"ask"`
+	Seed Hex    `json:"seed"`
+	ARK  string `json:"ark"` // PKCS #8, PEM
+	ASK  string `json:"ask"`
 }
 
 // MarshalJSON writes the seed and the private keys.
