@@ -11,6 +11,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -85,9 +86,10 @@ func (f Firmware) String() string { return fmt.Sprintf("%d.%d.%d", f.Major, f.Mi
 // must have passed [Parse].
 func SignedPart(raw []byte) []byte { return raw[:signedSize] }
 
-// span is a range of bytes that must be zero.
+// span is a range of bytes that must be zero in versions below until.
 type span struct {
 	from, to int
+	until    uint32
 	name     string
 }
 
@@ -100,21 +102,20 @@ func (v span) check(raw []byte) error {
 	return nil
 }
 
-var reserved = []span{
-	{0x04C, 0x050, "reserved field after SIGNER_INFO"},
-	{0x18B, 0x1A0, "reserved field before CHIP_ID"},
-	{0x1EB, 0x1EC, "reserved field after CURRENT_MAJOR"},
-	{0x1EF, 0x1F0, "reserved field after COMMITTED_MAJOR"},
-	{0x208, 0x2A0, "reserved field before SIGNATURE"},
-	{0x2D0, 0x2E8, "upper part of signature R"},
-	{0x318, 0x330, "upper part of signature S"},
-	{0x330, 0x4A0, "reserved part of SIGNATURE"},
-}
+const always = math.MaxUint32
 
-var (
-	noCPUID       = span{0x188, 0x18B, "CPUID of a version 2 report"}
-	noMitigations = span{0x1F8, 0x208, "mitigation vectors before version 5"}
-)
+var reserved = [...]span{
+	{0x04C, 0x050, always, "reserved field after SIGNER_INFO"},
+	{0x188, 0x18B, Version3, "CPUID before version 3"},
+	{0x18B, 0x1A0, always, "reserved field before CHIP_ID"},
+	{0x1EB, 0x1EC, always, "reserved field after CURRENT_MAJOR"},
+	{0x1EF, 0x1F0, always, "reserved field after COMMITTED_MAJOR"},
+	{0x1F8, 0x208, Version5, "mitigation vectors before version 5"},
+	{0x208, 0x2A0, always, "reserved field before SIGNATURE"},
+	{0x2D0, 0x2E8, always, "upper part of signature R"},
+	{0x318, 0x330, always, "upper part of signature S"},
+	{0x330, 0x4A0, always, "reserved part of SIGNATURE"},
+}
 
 // Parse reads a report of exactly [Size] bytes. It demands that every reserved
 // byte and bit is zero, so that [Report.Marshal] gives raw again. Errors wrap
@@ -125,19 +126,16 @@ func Parse(raw []byte) (*Report, error) {
 	}
 	le32, le64 := binary.LittleEndian.Uint32, binary.LittleEndian.Uint64
 	r := &Report{Version: le32(raw)}
-	zero := reserved
 	switch r.Version {
-	case Version2:
-		zero = append(slices.Clone(zero), noCPUID, noMitigations)
-	case Version3:
-		zero = append(slices.Clone(zero), noMitigations)
-	case Version5:
+	case Version2, Version3, Version5:
 	default:
 		return nil, fmt.Errorf("snp: %w %d", ErrVersion, r.Version)
 	}
-	for _, z := range zero {
-		if err := z.check(raw); err != nil {
-			return nil, err
+	for _, z := range reserved {
+		if r.Version < z.until {
+			if err := z.check(raw); err != nil {
+				return nil, err
+			}
 		}
 	}
 	r.GuestSVN = le32(raw[0x004:])
