@@ -210,31 +210,9 @@ func VerifyConsistency(oldSize, newSize uint64, proof []Hash, oldRoot, newRoot H
 	case len(proof) == 0 || len(proof) > MaxProof+1:
 		return fmt.Errorf("%w: consistency proof of %d elements", ErrProof, len(proof))
 	}
-	// RFC 9162 2.1.4.2, steps 1 to 7.
-	if oldSize&(oldSize-1) == 0 {
-		proof = append([]Hash{oldRoot}, proof...)
-	}
-	fn, sn := oldSize-1, newSize-1
-	for fn&1 == 1 {
-		fn, sn = fn>>1, sn>>1
-	}
-	fr, sr := proof[0], proof[0]
-	for _, c := range proof[1:] {
-		if sn == 0 {
-			return fmt.Errorf("%w: consistency proof is too long", ErrProof)
-		}
-		if fn&1 == 1 || fn == sn {
-			fr, sr = NodeHash(c, fr), NodeHash(c, sr)
-			for fn&1 == 0 && fn != 0 {
-				fn, sn = fn>>1, sn>>1
-			}
-		} else {
-			sr = NodeHash(sr, c)
-		}
-		fn, sn = fn>>1, sn>>1
-	}
-	if sn != 0 {
-		return fmt.Errorf("%w: consistency proof is too short", ErrProof)
+	fr, sr, err := consistencyRoots(oldSize, newSize, proof, oldRoot)
+	if err != nil {
+		return err
 	}
 	if subtle.ConstantTimeCompare(fr[:], oldRoot[:])&subtle.ConstantTimeCompare(sr[:], newRoot[:]) != 1 {
 		return fmt.Errorf("%w: trees of %d and %d leaves are not consistent", ErrProof, oldSize, newSize)
