@@ -123,7 +123,6 @@ type Denials struct {
 type seenDenial struct {
 	raw    []byte
 	denial Denial
-	member MemberID
 	lifted bool
 }
 
@@ -132,13 +131,13 @@ func deniedKey(kind DenialKind, value []byte) string { return string(kind) + "\x
 // Add verifies a denial under p, the policy in force, and puts it into the set.
 // The same statement again is no error.
 func (s *Denials) Add(p *Policy, raw []byte) (*Denial, error) {
+	id := cose.Sum(raw)
+	if old, ok := s.seen[id]; ok { // verified under a policy that was in force then
+		return &old.denial, nil
+	}
 	d, m, err := p.VerifyDenial(raw)
 	if err != nil {
 		return nil, err
-	}
-	id := cose.Sum(raw)
-	if _, ok := s.seen[id]; ok {
-		return d, nil
 	}
 	if len(s.seen) == maxDenials {
 		return nil, fmt.Errorf("denial of %s: the set is full at %d", m, maxDenials)
@@ -146,7 +145,7 @@ func (s *Denials) Add(p *Policy, raw []byte) (*Denial, error) {
 	if s.seen == nil {
 		s.seen, s.denied = make(map[Digest]seenDenial), make(map[string]int)
 	}
-	s.seen[id] = seenDenial{raw: bytes.Clone(raw), denial: *d, member: m}
+	s.seen[id] = seenDenial{raw: bytes.Clone(raw), denial: *d}
 	s.denied[deniedKey(d.Kind, d.Value)]++
 	return d, nil
 }

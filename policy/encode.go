@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/hex"
 	"fmt"
 
 	"github.com/concordat/concordat/internal/cose"
@@ -61,4 +62,12 @@ func (p *Policy) App(digest Digest) *App {
 		}
 	}
 	return nil
+}
+
+// String returns lower-case hex.
+func (h Hex) String() string { return hex.EncodeToString(h) }
+
+// String joins the three registers with slashes.
+func (r RTMRs) String() string {
+	return r.RTMR0.String() + "/" + r.RTMR1.String() + "/" + r.RTMR2.String()
 }
