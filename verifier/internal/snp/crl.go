@@ -12,11 +12,11 @@ import (
 const crlAdvice = "fetch the current list from https://kdsintf.amd.com/vcek/v1/<product>/crl (vlek for a VLEK)"
 
 // checkRevocation records the check "revocation": a list signed by the chain's
-// root, in force at the judged time and young enough, that names no certificate
-// of the chain. Of several such lists the one with the highest number counts.
+// root, in force at the judged time and young enough, and no such list names a
+// certificate of the chain.
 func checkRevocation(docs [][]byte, s *signer, p *policy.Policy, want *check.Expect, r *check.Recorder) {
 	const name = "revocation"
-	var best *x509.RevocationList
+	var lists []*x509.RevocationList
 	stale := ""
 	for _, der := range docs {
 		l, err := x509.ParseRevocationList(der)
@@ -27,12 +27,10 @@ func checkRevocation(docs [][]byte, s *signer, p *policy.Policy, want *check.Exp
 			stale = why
 			continue
 		}
-		if best == nil || number(l) > number(best) {
-			best = l
-		}
+		lists = append(lists, l)
 	}
 	switch {
-	case best != nil:
+	case lists != nil:
 	case stale != "":
 		r.Fail(name, "a revocation list in force at "+stamp(want.At), stale, crlAdvice)
 		return
@@ -43,17 +41,32 @@ func checkRevocation(docs [][]byte, s *signer, p *policy.Policy, want *check.Exp
 		r.Missing(name, "a revocation list signed by "+s.ark.Subject.CommonName, crlAdvice)
 		return
 	}
+	newest := lists[0]
+	for _, l := range lists {
+		if why := revoked(l, s, want.At); why != "" {
+			r.Fail(name, "no certificate of the chain is revoked", why, "this key can no longer be trusted: use another machine or newer firmware")
+			return
+		}
+		if number(l) > number(newest) {
+			newest = l
+		}
+	}
+	r.Rely("amd-crl/"+s.ark.Subject.CommonName, number(newest))
+	r.Pass(name, "list of "+stamp(newest.ThisUpdate)+", valid until "+stamp(newest.NextUpdate))
+}
+
+// revoked names the certificate below the root that l revokes, or "". AMD gives
+// all chip certificates the serial number 0 and revokes chips by their TCB; an
+// entry for 0 would refuse every chip of the line.
+func revoked(l *x509.RevocationList, s *signer, at time.Time) string {
 	for _, c := range []*x509.Certificate{s.ask, s.cert} {
-		for _, e := range best.RevokedCertificateEntries {
-			if c.SerialNumber.Cmp(e.SerialNumber) == 0 && !e.RevocationTime.After(want.At) {
-				r.Fail(name, "no certificate of the chain is revoked",
-					c.Subject.CommonName+" revoked at "+stamp(e.RevocationTime), "this key can no longer be trusted: use another machine or newer firmware")
-				return
+		for _, e := range l.RevokedCertificateEntries {
+			if c.SerialNumber.Cmp(e.SerialNumber) == 0 && !e.RevocationTime.After(at) {
+				return c.Subject.CommonName + " revoked at " + stamp(e.RevocationTime)
 			}
 		}
 	}
-	r.Rely("amd-crl/"+s.ark.Subject.CommonName, number(best))
-	r.Pass(name, "list of "+stamp(best.ThisUpdate)+", valid until "+stamp(best.NextUpdate))
+	return ""
 }
 
 // outdated says why l does not count at the judged time, or "".
