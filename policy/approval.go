@@ -23,7 +23,7 @@ func Approve(s *cose.Signer, member MemberID, next *Policy) ([]byte, error) {
 // of its policy keys, and returns that member. p is the version that decides: the
 // one before next, or next itself where that is genesis.
 func (p *Policy) VerifyApproval(raw []byte, next *Policy) (MemberID, error) {
-	return p.verifyVote(raw, TypeApproval, next.Digest())
+	return p.verifyVote(raw, TypeApproval, p.FederationID(), next.Digest())
 }
 
 // vote signs a digest for a member; typ says to what the digest belongs.
@@ -38,8 +38,7 @@ func vote(s *cose.Signer, typ string, m MemberID, federation, digest Digest) ([]
 	return raw, nil
 }
 
-func (p *Policy) verifyVote(raw []byte, typ string, digest Digest) (MemberID, error) {
-	federation := p.FederationID()
+func (p *Policy) verifyVote(raw []byte, typ string, federation, digest Digest) (MemberID, error) {
 	msg, m, err := p.parseMember(raw, typ, federation)
 	if err != nil {
 		return "", fmt.Errorf("approval: %w", err)
@@ -70,10 +69,11 @@ func (p *Policy) quorum(typ string, digest Digest, votes [][]byte) ([]MemberID, 
 	if len(votes) > len(p.Members) {
 		return nil, fmt.Errorf("%d approvals, but there are %d members", len(votes), len(p.Members))
 	}
+	federation := p.FederationID()
 	var who []MemberID
 	seen := make(map[MemberID]bool)
 	for _, raw := range votes {
-		m, err := p.verifyVote(raw, typ, digest)
+		m, err := p.verifyVote(raw, typ, federation, digest)
 		if err != nil {
 			return nil, err
 		}

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/concordat/concordat/internal/cose"
@@ -110,10 +111,12 @@ func (p *Policy) holder(k cose.Key) string {
 	return ""
 }
 
+const issuerPrefix = "member:"
+
 // memberHeader is the protected header of everything that a member signs under
 // a policy.
 func memberHeader(typ string, m MemberID, federation Digest) cose.Header {
-	return cose.Header{Type: typ, Issuer: "member:" + string(m), Subject: federation.String()}
+	return cose.Header{Type: typ, Issuer: issuerPrefix + string(m), Subject: federation.String()}
 }
 
 // parseMember parses a message of the type about the federation and finds the
@@ -123,13 +126,13 @@ func (p *Policy) parseMember(raw []byte, typ string, federation Digest) (*cose.M
 	if err != nil {
 		return nil, nil, err
 	}
-	for i := range p.Members {
-		if m := &p.Members[i]; msg.Header.Issuer == "member:"+string(m.ID) {
-			if want := memberHeader(typ, m.ID, federation); msg.Header != want {
-				return nil, nil, fmt.Errorf("header is %q about %.64q, want %q about %q", msg.Header.Type, msg.Header.Subject, want.Type, want.Subject)
-			}
-			return msg, m, nil
-		}
+	id, ok := strings.CutPrefix(msg.Header.Issuer, issuerPrefix)
+	m := p.Member(MemberID(id))
+	if !ok || m == nil {
+		return nil, nil, fmt.Errorf("issuer %q is not a member", msg.Header.Issuer)
 	}
-	return nil, nil, fmt.Errorf("issuer %q is not a member", msg.Header.Issuer)
+	if want := memberHeader(typ, m.ID, federation); msg.Header != want {
+		return nil, nil, fmt.Errorf("header is %q about %.64q, want %q about %q", msg.Header.Type, msg.Header.Subject, want.Type, want.Subject)
+	}
+	return msg, m, nil
 }
