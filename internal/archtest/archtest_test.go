@@ -24,7 +24,7 @@ var layers = [][]string{
 	{"verifier/internal/check"},
 	{"verifier"},
 	{"api"},
-	{"internal/session", "internal/relay", "internal/flower", "internal/sandbox", "internal/daemon", "chunkstore/transfer", "chunkstore/pack", "chunkstore/storetest",
+	{"internal/session", "internal/relay", "internal/loop", "internal/flower", "internal/sandbox", "internal/daemon", "chunkstore/transfer", "chunkstore/pack", "chunkstore/storetest",
 		"verifier/crosscheck", "attestation/collect", "attestation/sim", "internal/durable/faultfs"},
 	{"enclave", "node", "link"},
 	{"ci", "cmd", "policy/source", "examples", "internal/archtest", "internal/webpage"},

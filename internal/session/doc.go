@@ -16,7 +16,10 @@
 // another suite, or another field, is another prefix.
 package session
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // prefix is P of docs/protocol.md: it stands before every label of this version.
 const prefix = "concordat/join/1/"
@@ -37,6 +40,8 @@ var (
 	// ErrBinding: the frame is well-formed but belongs to another hello, window,
 	// federation, identity or key.
 	ErrBinding = errors.New("session: not bound to this join")
+	// ErrOtherWindow: the join answers no offer of this window; another may know it.
+	ErrOtherWindow = fmt.Errorf("%w: join answers no offer of this window", ErrBinding)
 	// ErrExpired: the window or the node's timer ran out.
 	ErrExpired = errors.New("session: expired")
 	// ErrUsed: this leaf of the window has joined already, with other bytes.

@@ -54,9 +54,8 @@ type RunDecline struct {
 	Code string
 }
 
-// RunKey carries the downlink secret: enclave to a node that accepted, and node to
-// the successor of an enclave that was lost (protocol F11), which checks it against
-// the commitment in the run statement.
+// RunKey (enclave to node) hands the downlink secret to a node that accepted. The
+// node checks it against the commitment in the run statement.
 type RunKey struct {
 	_          struct{} `cbor:",toarray"`
 	Run        Digest
@@ -112,9 +111,32 @@ type Ack struct {
 // the node's log; the code is coarse.
 type AckRefused struct {
 	_    struct{} `cbor:",toarray"`
+	Run  Digest
 	Step Digest
 	Code string
 }
+
+// Resume (node to enclave) brings a run to the successor of an enclave that was lost
+// (protocol F11): what the run is, the last steps that were released to this node,
+// what it answered, and the two secrets. Statements and blobs are checked against the log, the downlink
+// secret against the commitment in the run statement.
+type Resume struct {
+	_          struct{} `cbor:",toarray"`
+	Statement  []byte   // kind run
+	Request    []byte
+	Cohort     []byte
+	Config     []byte
+	Uplink     []byte // U_run, 32 bytes
+	Downlink   []byte // D_run, 32 bytes; empty if the node never got it
+	Generation uint32
+	// Tasks and Contributions are the newest of the run, oldest first, encoded: the
+	// log may lack the last ones, and the successor begins at what the log has.
+	Tasks         [][]byte
+	Contributions [][]byte
+}
+
+// MaxResume is the most tasks, and the most contributions, of a Resume.
+const MaxResume = 8
 
 // Ended (enclave to node) closes a run.
 type Ended struct {
@@ -147,6 +169,7 @@ func (*Admitted) kind() string     { return "admitted" }
 func (*AckRequest) kind() string   { return "ack-request" }
 func (*Ack) kind() string          { return "ack" }
 func (*AckRefused) kind() string   { return "ack-refused" }
+func (*Resume) kind() string       { return "resume" }
 func (*Ended) kind() string        { return "ended" }
 func (*Refused) kind() string      { return "refused" }
 func (*Leave) kind() string        { return "leave" }
@@ -164,6 +187,7 @@ var messages = map[string]func() Message{
 	"ack-request":  func() Message { return new(AckRequest) },
 	"ack":          func() Message { return new(Ack) },
 	"ack-refused":  func() Message { return new(AckRefused) },
+	"resume":       func() Message { return new(Resume) },
 	"ended":        func() Message { return new(Ended) },
 	"refused":      func() Message { return new(Refused) },
 	"leave":        func() Message { return new(Leave) },

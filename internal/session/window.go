@@ -162,18 +162,18 @@ func (w *Window) Accept(join []byte, p *policy.Policy, denied func(Digest) bool,
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.private == nil {
-		return nil, nil, fmt.Errorf("%w: window has ended", ErrExpired)
-	}
 	l := w.byTH1[f.TH1]
 	if l == nil {
-		return nil, nil, fmt.Errorf("%w: join answers no offer of this window", ErrBinding)
+		return nil, nil, ErrOtherWindow
 	}
 	if l.accept != nil {
 		if h := cose.Sum(join); subtle.ConstantTimeCompare(h[:], l.joined[:]) == 1 {
 			return nil, l.accept, nil
 		}
 		return nil, nil, ErrUsed
+	}
+	if w.private == nil {
+		return nil, nil, fmt.Errorf("%w: window has ended", ErrExpired)
 	}
 	r, err := hpke.NewRecipient(f.Enc, w.private, kdf, aead, info("n2e", l.th1))
 	if err != nil {
@@ -191,7 +191,7 @@ func (w *Window) Accept(join []byte, p *policy.Policy, denied func(Digest) bool,
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrBinding, err)
 	}
-	key := cred.NodePub
+	key := cred.NodeKey
 	if key.ID() != l.node {
 		return nil, nil, fmt.Errorf("%w: credential of node %s, hello of node %s", ErrBinding, key.ID().Short(), l.node.Short())
 	}
