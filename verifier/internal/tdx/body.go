@@ -22,7 +22,8 @@ func (j *judge) attributes() {
 	hex := fmt.Sprintf("%016x", uint64(a))
 	j.r.That(a&tud == 0, "debug", "a TD that the host cannot look into", "attributes "+hex, "the TD was launched with debugging on: its memory is open to the host")
 	j.r.That(a&tdx.SeptVEDisable != 0, "sept-ve-disable", "SEPT_VE_DISABLE set", "attributes "+hex, "launch the TD with SEPT_VE_DISABLE: without it the host can make pages vanish below the kernel")
-	j.r.That(a&tdx.Migratable == 0 || j.tdx != nil && j.tdx.AllowMigration, "migratable", "MIGRATABLE clear", "attributes "+hex, "the TD may be moved to a machine that nobody appraised: launch it without MIGRATABLE")
+	// Policy.Check refuses AllowMigration; a policy that nobody checked changes nothing here.
+	j.r.That(a&tdx.Migratable == 0, "migratable", "MIGRATABLE clear", "attributes "+hex, "the TD may be moved to a machine that nobody appraised: launch it without MIGRATABLE")
 	j.r.That(a&tdx.PerfMon == 0, "perfmon", "PERFMON clear", "attributes "+hex, "performance counters of the TD are a side channel: launch it without PERFMON")
 	j.r.That(a&^known == 0, "attributes", "no unknown attribute", fmt.Sprintf("unknown bits %016x", uint64(a&^known)), "the TD uses a feature that is newer than this verifier")
 
@@ -100,7 +101,7 @@ func (j *judge) migration() {
 		// Bound but powerless while MIGRATABLE is clear, which has its own check.
 		j.r.NotChecked("mrservicetd", "the TD is bound to service TDs, which a policy would refuse; here: "+got)
 	default:
-		j.r.That(j.tdx.AllowMigration, "mrservicetd", "zeros", got, "the TD is bound to a service TD, which may move it: launch it without one")
+		j.r.Fail("mrservicetd", "zeros", got, "the TD is bound to a service TD, which may move it: launch it without one")
 	}
 	now, then := x.TEETCBSVN2, j.quote.Body.TEETCBSVN
 	older := now[1] < then[1] || now[1] == then[1] && now[0] < then[0]
