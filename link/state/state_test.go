@@ -59,11 +59,11 @@ func TestHost(t *testing.T) {
 		t.Error(err)
 	}
 	for name, err := range map[string]error{
-		"older version":     s.Host(ctx, fedA, "origin0", 2, fedA),
-		"another policy":    s.Host(ctx, fedA, "origin0", 3, fedA),
-		"another origin":    s.Host(ctx, fedA, "origin9", 3, fedB),
-		"an origin in use":  s.Host(ctx, cose.Sum([]byte("c")), "origin0", 1, fedA),
-		"another key":       bindTwice(t, s),
+		"older version":    s.Host(ctx, fedA, "origin0", 2, fedA),
+		"another policy":   s.Host(ctx, fedA, "origin0", 3, fedA),
+		"another origin":   s.Host(ctx, fedA, "origin9", 3, fedB),
+		"an origin in use": s.Host(ctx, cose.Sum([]byte("c")), "origin0", 1, fedA),
+		"another key":      bindTwice(t, s),
 	} {
 		if !errors.Is(err, ErrConflict) {
 			t.Errorf("%s: %v", name, err)
