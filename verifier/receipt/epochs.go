@@ -74,7 +74,7 @@ func (e *Epochs) Evidence(u *Unverified, federation Digest, simulated bool) (*at
 			return nil, fmt.Errorf("%w: instance %s held an earlier epoch", ErrVoid, claims.Instance)
 		}
 		e.holders[claims.Epoch] = claims.Instance
-		e.keys[u.Issuer()] = holder{Enclave{claims.Instance, claims.Epoch, u.Digest()}, claims.SignPub}
+		e.keys[u.Issuer()] = holder{Enclave{claims.Instance, claims.Epoch, claims.Policy, u.Digest()}, claims.SignPub}
 		e.highest = claims.Epoch
 	}
 	e.last = u.Digest()
