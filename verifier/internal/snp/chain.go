@@ -199,3 +199,37 @@ func short(b []byte) string {
 	}
 	return hex.EncodeToString(b)
 }
+
+// Certificates returns what a second verifier needs to form its own opinion of
+// rep: the certificate of the signing key, or nil, and, for the product line,
+// the signing CAs under accepted roots: only the key of the root was looked at,
+// no signature.
+func Certificates(rep *snp.Report, ends *attestation.Endorsements, refs []attestation.Digest, want check.Expect) (vek *x509.Certificate, product snp.Product, cas []CA) {
+	key := rep.SignerInfo.Key()
+	s, _ := findSigner(certsOf(ends, refs, key), rep)
+	product, known := productOf(rep, s)
+	if s != nil {
+		vek = s.cert
+	}
+	if !known {
+		return vek, "", nil
+	}
+	var pairs []pair
+	for _, b := range ends.ByType(attestation.TypeAMDChain, refs) {
+		if p, err := parsePair(b); err == nil {
+			pairs = append(pairs, p)
+		}
+	}
+	if !want.Simulated {
+		pairs = append(pairs, amdPairs()...)
+	}
+	for _, p := range pairs {
+		if p.ask.Subject.CommonName == caName(key, product) && acceptsRoot(&want, p.ark, product) {
+			cas = append(cas, CA{Signing: p.ask, Root: p.ark})
+		}
+	}
+	return vek, product, cas
+}
+
+// CA is a signing CA of AMD (ASK or ASVK) and the root above it.
+type CA struct{ Signing, Root *x509.Certificate }
