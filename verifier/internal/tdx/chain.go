@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 
 	"github.com/concordat/concordat/attestation"
 	"github.com/concordat/concordat/attestation/tdx"
@@ -25,6 +26,10 @@ var intelRoots = []attestation.Digest{{
 	0xa0, 0xaf, 0x03, 0x12, 0x89, 0xf5, 0xd5, 0xd4, 0x13, 0x2f, 0x91, 0x86, 0x06, 0x8a, 0x7f, 0xc1,
 	0x36, 0x28, 0x63, 0x3b, 0xa2, 0x35, 0x77, 0x74, 0x72, 0xe2, 0x9b, 0x6b, 0x6c, 0x67, 0xa4, 0x9e,
 }}
+
+// Roots returns the compiled-in roots of real appraisals, by the SHA-256 of their
+// SubjectPublicKeyInfo.
+func Roots() []attestation.Digest { return slices.Clone(intelRoots) }
 
 // The names in Intel's certificates (PCK Certificate Profile 1.3.2 to 1.3.4).
 // They accept nothing by themselves: they keep a certificate that the root
