@@ -1,7 +1,8 @@
 // Package crosscheck asks a second verifier: the same evidence goes through
 // Google's go-sev-guest and go-tdx-guest, which share no code with package
 // verifier. Native programs count evidence as passed only if both agree, where
-// the other one supports the case; use [SNP] and [TDX], and [Outcome.Agrees].
+// the other one supports the case; use [Evidence] for an envelope, [SNP] and
+// [TDX] for a single item, and then [Outcome.Agrees].
 //
 // Package verifier decides alone where these libraries do not build
 // (WebAssembly), and where they have a known gap: an [Outcome] then says so, with
@@ -13,12 +14,17 @@
 package crosscheck
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
-	"github.com/concordat/concordat/verifier"
 	"github.com/google/logger"
+
+	"github.com/concordat/concordat/attestation"
+	"github.com/concordat/concordat/policy"
+	"github.com/concordat/concordat/verifier"
 )
 
 // Outcome is the opinion of another verifier about one piece of evidence.
@@ -52,6 +58,22 @@ func (o Outcome) Check() verifier.Check {
 		c.Expected, c.Got = "a pass by "+o.Library, o.Reason
 	}
 	return c
+}
+
+// Evidence asks about the CPU item of an envelope, bound to its claims. The
+// arguments are those of verifier.Appraise, whose result decides first.
+func Evidence(e *attestation.Evidence, ends *attestation.Endorsements, p *policy.Policy, at time.Time) Outcome {
+	const none = "no library"
+	for _, it := range e.Items {
+		rd := attestation.ReportData(e.Claims, p.Simulated)
+		switch it.Kind {
+		case attestation.KindSNP:
+			return SNP(it.Raw, ends, it.Endorsements, p, rd[:], at)
+		case attestation.KindTDX:
+			return TDX(it.Raw, ends, it.Endorsements, p, rd[:], at)
+		}
+	}
+	return refused(none, errors.New("the envelope holds no CPU item"))
 }
 
 func passed(library string) Outcome { return Outcome{Library: library, Verdict: verifier.Pass} }

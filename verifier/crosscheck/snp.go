@@ -6,17 +6,18 @@ import (
 	"errors"
 	"time"
 
-	"github.com/concordat/concordat/attestation"
-	"github.com/concordat/concordat/attestation/snp"
-	"github.com/concordat/concordat/policy"
-	"github.com/concordat/concordat/verifier/internal/check"
-	own "github.com/concordat/concordat/verifier/internal/snp"
 	"github.com/google/go-sev-guest/abi"
 	"github.com/google/go-sev-guest/kds"
 	spb "github.com/google/go-sev-guest/proto/sevsnp"
 	"github.com/google/go-sev-guest/validate"
 	"github.com/google/go-sev-guest/verify"
 	"github.com/google/go-sev-guest/verify/trust"
+
+	"github.com/concordat/concordat/attestation"
+	"github.com/concordat/concordat/attestation/snp"
+	"github.com/concordat/concordat/policy"
+	"github.com/concordat/concordat/verifier/internal/check"
+	own "github.com/concordat/concordat/verifier/internal/snp"
 )
 
 const libSEV = "go-sev-guest v0.15.0"
@@ -144,4 +145,3 @@ func oneOf(set []policy.Hex, v []byte) []byte {
 	}
 	return set[0]
 }
-
