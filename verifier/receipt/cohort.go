@@ -11,11 +11,11 @@ import (
 )
 
 // MaxCohort is the most nodes of one run.
-const MaxCohort = 1 << 16
+const MaxCohort = 1 << 14
 
 // MaxList bounds an encoded cohort, excluded list or list of statements, in
 // bytes.
-const MaxList = cose.MaxItem
+const MaxList = MaxItem
 
 // Participant is one node of a cohort.
 type Participant struct {

@@ -48,6 +48,17 @@ func IssueReceipt(h ReceiptHeader, entry []byte, p Proof, root Digest, k *cose.S
 	return raw, nil
 }
 
+// ParseReceiptHeader returns what a receipt of ours says about its tree, unverified:
+// a reader learns from it which root it needs, and passes what it expects to
+// [Own].
+func ParseReceiptHeader(receipt []byte) (ReceiptHeader, error) {
+	r, err := cose.ParseReceipt(receipt)
+	if err != nil {
+		return ReceiptHeader{}, fmt.Errorf("%w: %w", ErrReceipt, err)
+	}
+	return ReceiptHeader{r.Header.Issuer, r.Header.Subject, r.Origin, r.Size}, nil
+}
+
 // Profile says what a receipt must be to be accepted.
 type Profile struct {
 	own  *ReceiptHeader
