@@ -2,12 +2,7 @@ package sim
 
 import (
 	"context"
-	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -16,46 +11,6 @@ import (
 	"github.com/concordat/concordat/policy"
 )
 
-// The platforms.
-const (
-	PlatformSNP = "snp"
-	PlatformTDX = "tdx"
-)
-
-// Config describes a simulated machine. It is the content of a machine file, in
-// JSON, and holds private keys of the simulated vendors: worthless elsewhere, but
-// whoever has them can forge this simulation.
-type Config struct {
-	Vendor   *Vendor `json:"vendor"`
-	Platform string  `json:"platform"`          // [PlatformSNP] or [PlatformTDX]
-	Product  string  `json:"product,omitempty"` // SNP: "Milan", "Genoa" (default) or "Turin"
-
-	// Chip names the chip. Machines of one Vendor with different chips have
-	// different chip ids and keys; with the same, the same.
-	Chip        string `json:"chip"`
-	Measurement Hex    `json:"measurement,omitempty"` // 48 bytes; default: derived from the vendor's seed
-	HostData    Hex    `json:"host_data,omitempty"`   // 32 bytes bound at launch (HOST_DATA, MRCONFIGID); default: zeros
-	GPUs        int    `json:"gpus,omitempty"`
-
-	// Faults are what is wrong with the machine: name to value, the value empty
-	// where the fault needs none. The lists snpFaults, tdxFaults and gpuFaults
-	// say what each does; a name that the machine does not know is an error.
-	Faults map[string]string `json:"faults,omitempty"`
-}
-
-// Hex is a byte string that JSON holds in hex.
-type Hex []byte
-
-// MarshalText returns lower-case hex.
-func (h Hex) MarshalText() ([]byte, error) { return []byte(hex.EncodeToString(h)), nil }
-
-// UnmarshalText reads hex.
-func (h *Hex) UnmarshalText(b []byte) error {
-	p, err := hex.DecodeString(string(b))
-	*h = p
-	return err
-}
-
 // Machine is one simulated machine. It is safe for concurrent use.
 type Machine struct {
 	cfg Config
@@ -63,19 +18,14 @@ type Machine struct {
 	mu   sync.Mutex // guards what [Machine.Issue] replaces, here and in the states below
 	docs []attestation.Endorsement
 
+	// What every platform keeps between issue and collect. A platform is a state,
+	// a list of faults, and three methods: issueX makes certificates and collateral
+	// in force at a time, collectX (after issueX, with mu held) evidence that names
+	// them, describeX adds its roots and reference values to a description.
 	snp snpState
-	tdx tdxState // tdx.go
-	gpu gpuState // gpu.go
+	tdx tdxState
+	gpu gpuState
 }
-
-// Every platform's file defines its state and these methods on Machine:
-//
-//	issueX(at time.Time) ([]attestation.Endorsement, error)   certificates and collateral in force at at; keeps what collect needs
-//	collectX(reportData [64]byte) (attestation.Item, error)   called with mu held, after issue; Endorsements of the item = digests of what issue returned
-//	describeX(d *Description) error                           adds its roots and reference values
-//
-// and a list xFaults of the fault names it understands. Keys come from
-// Vendor.Key and Machine.chipKey, certificates get their marks from markCert.
 
 // New returns the machine of cfg with everything that its vendors would have
 // issued at the time at. Faults that are unknown are an error. It keeps cfg.
@@ -88,63 +38,6 @@ func New(cfg Config, at time.Time) (*Machine, error) {
 		return nil, err
 	}
 	return m, nil
-}
-
-func (m *Machine) defaults() error {
-	c := &m.cfg
-	if c.Vendor == nil {
-		return errors.New("no vendor")
-	}
-	switch c.Platform {
-	case PlatformSNP:
-		if c.Product == "" {
-			c.Product = "Genoa"
-		}
-	case PlatformTDX:
-	default:
-		return fmt.Errorf("platform %q, want %q or %q", c.Platform, PlatformSNP, PlatformTDX)
-	}
-	if c.Measurement == nil {
-		c.Measurement = c.Vendor.bytes("measurement", 48)
-	}
-	if c.HostData == nil {
-		c.HostData = make([]byte, 32)
-	}
-	switch {
-	case len(c.Measurement) != 48:
-		return fmt.Errorf("measurement of %d bytes, want 48", len(c.Measurement))
-	case len(c.HostData) != 32:
-		return fmt.Errorf("host data of %d bytes, want 32", len(c.HostData))
-	case c.GPUs < 0 || c.GPUs > 16:
-		return fmt.Errorf("%d GPUs, want 0 to 16", c.GPUs)
-	}
-	known := c.knownFaults()
-	for _, name := range slices.Sorted(maps.Keys(c.Faults)) {
-		if !slices.Contains(known, name) {
-			return fmt.Errorf("unknown fault %q, this machine knows %q", name, known)
-		}
-	}
-	return nil
-}
-
-// knownFaults returns the faults that a machine of c can have, sorted.
-func (c *Config) knownFaults() []string {
-	all := slices.Clone(commonFaults)
-	if c.Platform == PlatformSNP {
-		all = append(all, snpFaults...)
-	} else {
-		all = append(all, tdxFaults...)
-	}
-	if c.GPUs > 0 {
-		all = append(all, gpuFaults...)
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
-}
-
-// commonFaults are those of every platform.
-var commonFaults = []string{
-	"wrong-nonce", // CPU evidence over other report data than was asked for
 }
 
 // fault returns the value of a fault and whether the machine has it.
@@ -262,28 +155,3 @@ func (m *Machine) Describe() (*Description, error) {
 // Config returns what the machine was made of, defaults filled in. The caller
 // must not change what it points to.
 func (m *Machine) Config() Config { return m.cfg }
-
-// WriteConfig writes a machine file, readable by its owner alone.
-func WriteConfig(name string, c Config) error {
-	b, err := json.MarshalIndent(c, "", "  ")
-	if err != nil {
-		return fmt.Errorf("sim: %w", err)
-	}
-	if err := os.WriteFile(name, append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("sim: %w", err)
-	}
-	return nil
-}
-
-// ReadConfig reads a machine file.
-func ReadConfig(name string) (Config, error) {
-	var c Config
-	b, err := os.ReadFile(name)
-	if err != nil {
-		return c, fmt.Errorf("sim: %w", err)
-	}
-	if err := json.Unmarshal(b, &c); err != nil {
-		return c, fmt.Errorf("sim: %s: %w", name, err)
-	}
-	return c, nil
-}

@@ -9,7 +9,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/binary"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -88,11 +87,6 @@ func (v *Vendor) markCert(c *x509.Certificate, label string) {
 	if c.IsCA {
 		c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: attestation.OIDSimulated, Value: []byte{5, 0}})
 	}
-}
-
-// number returns a small number that differs by label, for CRL numbers.
-func (v *Vendor) number(label string) uint64 {
-	return uint64(binary.BigEndian.Uint16(v.bytes("number/"+label, 2)))
 }
 
 type vendorFile struct {
