@@ -120,7 +120,7 @@ func WriteConfig(name string, c Config) error {
 	if err != nil {
 		return fmt.Errorf("sim: %w", err)
 	}
-	if err := durable.WriteFile(durable.OS, name, append(b, '\n'), 0o600); err != nil {
+	if err := durable.WriteFile(durable.OS{}, name, append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("sim: %w", err)
 	}
 	return nil
@@ -128,7 +128,7 @@ func WriteConfig(name string, c Config) error {
 
 // ReadConfig reads a machine file. It refuses unknown fields.
 func ReadConfig(name string) (Config, error) {
-	b, err := durable.ReadFile(durable.OS, name, maxConfig)
+	b, err := durable.ReadFile(durable.OS{}, name, maxConfig)
 	if err != nil {
 		return Config{}, fmt.Errorf("sim: %w", err)
 	}

@@ -17,7 +17,7 @@ type Evidence struct {
 type RunRequest struct {
 	App       Digest   `cbor:"1,keyasint"`
 	Config    Digest   `cbor:"2,keyasint"` // of the effective config
-	Strategy  string   `cbor:"3,keyasint"` // native strategy, or empty for a Python one
+	Strategy  string   `cbor:"3,keyasint"` // as the policy spells it: "fedavg", "custom"
 	Rounds    uint64   `cbor:"4,keyasint"`
 	ResultsTo string   `cbor:"5,keyasint"` // member id: whom logs and results are sealed to
 	NotAfter  uint64   `cbor:"6,keyasint"` // Unix seconds

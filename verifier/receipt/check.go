@@ -49,14 +49,14 @@ func (b *RunRequest) check() error {
 		return fmt.Errorf("cohort of %d members, limit %d", len(b.Cohort), MaxCohort)
 	}
 	for i, m := range b.Cohort {
-		if err := checkName("cohort", m, false); err != nil {
+		if err := checkName("cohort", m); err != nil {
 			return err
 		}
 		if i > 0 && b.Cohort[i-1] >= m {
 			return errors.New("cohort is not sorted")
 		}
 	}
-	return errors.Join(checkName("strategy", b.Strategy, true), checkName("results_to", b.ResultsTo, false))
+	return errors.Join(checkName("strategy", b.Strategy), checkName("results_to", b.ResultsTo))
 }
 
 func (b *Run) check() error {
@@ -86,10 +86,10 @@ func (b *Run) check() error {
 		}
 	}
 	return errors.Join(
-		checkName("strategy", b.Strategy, true),
-		checkName("exposure", b.Exposure, false),
-		checkName("dropouts", b.Dropouts, false),
-		checkName("numeric profile", b.Numeric, false))
+		checkName("strategy", b.Strategy),
+		checkName("exposure", b.Exposure),
+		checkName("dropouts", b.Dropouts),
+		checkName("numeric profile", b.Numeric))
 }
 
 func (b *Contribution) check() error {
@@ -135,7 +135,7 @@ func (b *Step) check() error {
 	case b.DownlinkCommit.IsZero():
 		return errors.New("no downlink commitment")
 	}
-	return checkName("numeric profile", b.Numeric, false)
+	return checkName("numeric profile", b.Numeric)
 }
 
 func (b *Ack) check() error {
@@ -184,10 +184,7 @@ func (b *Refusal) check() error {
 }
 
 // checkName accepts printable ASCII: names are shown to people.
-func checkName(field, s string, empty bool) error {
-	if s == "" && empty {
-		return nil
-	}
+func checkName(field, s string) error {
 	if s == "" || len(s) > maxName || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return fmt.Errorf("%s %.40q is not 1 to %d printable characters", field, s, maxName)
 	}

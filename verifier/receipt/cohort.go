@@ -66,7 +66,7 @@ func (c Cohort) check() error {
 		case i > 0 && compareParticipants(c[i-1], p) >= 0:
 			return errors.New("cohort: not sorted")
 		}
-		if err := checkName("member", p.Member, false); err != nil {
+		if err := checkName("member", p.Member); err != nil {
 			return fmt.Errorf("cohort: %w", err)
 		}
 		nodes[p.Node] = true

@@ -29,7 +29,16 @@ type Enclave struct {
 	Instance ID
 	Epoch    uint64
 	Policy   Digest // policy head in its claims: a new version needs a new epoch
-	Evidence Digest // digest of its evidence STATEMENT
+	// Evidence is the digest of the evidence STATEMENT that its run and step
+	// statements must name. None leaves that out: an enclave has an evidence
+	// statement for every nonce window, and a node knows only that of its own.
+	Evidence Digest
+}
+
+// speaksUnder reports whether a statement that names evidence may be the
+// enclave's.
+func (e Enclave) speaksUnder(evidence Digest) bool {
+	return e.Evidence.IsZero() || e.Evidence == evidence
 }
 
 // StepChain is the rules that the steps of one run obey, in one place: the enclave
@@ -86,7 +95,7 @@ func NewStepChain(run *Statement, cohort Cohort, rules Rules, enclave Enclave) (
 	}
 	instance, _ := run.Instance()
 	switch {
-	case instance != enclave.Instance || b.Evidence != enclave.Evidence:
+	case instance != enclave.Instance || !enclave.speaksUnder(b.Evidence):
 		return nil, refuse("run is signed by instance %s under evidence %s, want %s under %s",
 			instance, b.Evidence.Short(), enclave.Instance, enclave.Evidence.Short())
 	case b.Cohort != cohort.Digest() || b.Nodes != uint64(len(cohort)) || b.Members != cohort.Members():
@@ -228,7 +237,7 @@ func (c *StepChain) checkTerms(b *Step, round uint64, gen generation) error {
 		return refuse("step %d is of app %s, the run of %s", b.Seq, b.App.Short(), r.App.Short())
 	case b.Numeric != r.Numeric:
 		return refuse("step %d has numeric profile %q, the run %q", b.Seq, b.Numeric, r.Numeric)
-	case b.Evidence != c.current.Evidence:
+	case !c.current.speaksUnder(b.Evidence):
 		return refuse("step %d names evidence %s, its enclave has %s", b.Seq, b.Evidence.Short(), c.current.Evidence.Short())
 	case c.signed >= c.rules.StepsPerEpoch:
 		return refuse("step %d is number %d of epoch %d, the policy allows %d", b.Seq, c.signed+1, c.current.Epoch, c.rules.StepsPerEpoch)
