@@ -8,9 +8,10 @@
 // pass into a [Passed], without which no join can be made. [AppraiseItem] judges
 // a single report or quote.
 //
-// It does not decide whether an epoch is the newest, whether an evidence
-// statement is in a log, or whether vendor documents are older than ones seen
-// before: that needs memory, which its callers have ([Result.Seen]).
+// It does not decide whether epoch, denials and checkpoint of the claims are the
+// newest, whether an evidence statement is in a log, or whether vendor documents
+// are older than ones seen before: that needs memory, which its callers have
+// ([Passed.Claims], [Result.Seen]).
 //
 // Limits that no verifier can lift: attacks on the memory bus and stolen vendor
 // keys make false evidence look genuine (a policy can list chips, and demand new

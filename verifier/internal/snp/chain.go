@@ -137,8 +137,9 @@ func (s *signer) findChain(chains [][]byte, key snp.SigningKey, product snp.Prod
 	return refused
 }
 
-// checkPath checks leaf → ask → ark. The root's own signature is not looked at:
-// a root is known by its key.
+// checkPath checks leaf → ask → ark. The root is known by its key; its signature
+// over itself makes the rest of its certificate, such as its validity, the
+// vendor's word too.
 func checkPath(leaf *x509.Certificate, p pair, product snp.Product, want *check.Expect) error {
 	if !acceptsRoot(want, p.ark, product) {
 		return fmt.Errorf("root %.80q with key %s is not accepted", p.ark.Subject.CommonName, check.SPKI(p.ark))
@@ -148,7 +149,7 @@ func checkPath(leaf *x509.Certificate, p pair, product snp.Product, want *check.
 			return err
 		}
 	}
-	for _, link := range [][2]*x509.Certificate{{p.ask, p.ark}, {leaf, p.ask}} {
+	for _, link := range [][2]*x509.Certificate{{p.ark, p.ark}, {p.ask, p.ark}, {leaf, p.ask}} {
 		child, parent := link[0], link[1]
 		switch {
 		case !bytes.Equal(child.RawIssuer, parent.RawSubject):

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"fmt"
+	"slices"
 
 	"github.com/concordat/concordat/attestation/snp"
 	"github.com/concordat/concordat/policy"
@@ -129,12 +130,7 @@ func checkPlatform(rep *snp.Report, product snp.Product, ref *policy.SNP, r *che
 }
 
 func listed(set []policy.Hex, v []byte) bool {
-	for _, h := range set {
-		if bytes.Equal(h, v) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(set, func(h policy.Hex) bool { return bytes.Equal(h, v) })
 }
 
 // oneOf describes an allow list: the value if it is alone, else how many.

@@ -3,6 +3,7 @@ package snp
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"slices"
 	"sync"
 	"testing"
@@ -329,5 +330,33 @@ func BenchmarkAppraiseReal(b *testing.B) {
 		if !r.IsAuthentic() {
 			b.Fatal(r.Problems())
 		}
+	}
+}
+
+// TestRootIsSelfSigned offers the accepted root key under a certificate that the
+// vendor did not make.
+func TestRootIsSelfSigned(t *testing.T) {
+	t.Parallel()
+	m := make1(t, sim.Config{})
+	chain := m.ends.ByType(attestation.TypeAMDChain, nil)[0]
+	p, err := parsePair(chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := parseSigner(m.ends.ByType(attestation.TypeAMDVCEK, nil)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := checkPath(leaf.cert, p, snp.Genoa, &m.want); err != nil {
+		t.Fatal(err)
+	}
+	raw := bytes.Clone(p.ark.Raw)
+	raw[len(raw)-1] ^= 1 // the last byte of the signature
+	bad, err := x509.ParseCertificate(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := checkPath(leaf.cert, pair{p.ask, bad}, snp.Genoa, &m.want); err == nil {
+		t.Error("a root with a broken signature is accepted")
 	}
 }

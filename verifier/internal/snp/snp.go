@@ -25,6 +25,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 
 	"github.com/concordat/concordat/attestation"
 	"github.com/concordat/concordat/attestation/snp"
@@ -167,7 +168,7 @@ func checkProduct(rep *snp.Report, product snp.Product, s *signer, p *policy.Pol
 		r.Pass("product", string(product))
 		return
 	}
-	r.That(contains(p.Platforms.SNP.Products, string(product)), "product",
+	r.That(slices.Contains(p.Platforms.SNP.Products, string(product)), "product",
 		fmt.Sprintf("one of %v", p.Platforms.SNP.Products), string(product), "the policy does not accept this generation of processors")
 }
 
@@ -210,13 +211,4 @@ func checkReportData(rep *snp.Report, want *check.Expect, r *check.Recorder) {
 func verifyP384(k *ecdsa.PublicKey, msg, r, s []byte) bool {
 	h := sha512.Sum384(msg)
 	return ecdsa.Verify(k, h[:], new(big.Int).SetBytes(r), new(big.Int).SetBytes(s))
-}
-
-func contains[T ~string](list []T, v T) bool {
-	for _, x := range list {
-		if x == v {
-			return true
-		}
-	}
-	return false
 }
