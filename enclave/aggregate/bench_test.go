@@ -1,0 +1,75 @@
+package aggregate
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"testing"
+	"time"
+)
+
+// BenchmarkFedAvg reports GB/s of contributions consumed, and beside it the
+// limit, measured in the same run and interleaved with it: reading the same bytes
+// once, by bytes.IndexByte, which is vector code that finds nothing.
+func BenchmarkFedAvg(b *testing.B) {
+	const elements = 8 << 20 // 32 MiB each: no cache holds them
+	for _, n := range []int{3, 8} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			var in [][]byte
+			var cs []Contribution
+			for k := range n {
+				in = append(in, npy(elements, func(i int) float32 { return 1.5 * float32(k+1) }))
+				cs = append(cs, Contribution{uint64(k + 1)})
+			}
+			s, err := Plan(FedAvg, cs)
+			if err != nil {
+				b.Fatal(err)
+			}
+			model := Tensor{"a", "<f4", []int{elements}, false}
+			b.SetBytes(int64(n) * 4 * elements)
+			var limit time.Duration
+			b.ResetTimer()
+			for b.Loop() {
+				b.StopTimer()
+				start := time.Now()
+				for _, x := range in {
+					bytes.IndexByte(x, 0xff)
+				}
+				limit += time.Since(start)
+				b.StartTimer()
+				if err := Array(s, model, readers(in...), io.Discard); err != nil {
+					b.Fatal(err)
+				}
+			}
+			perRun := b.Elapsed().Seconds() / float64(b.N)
+			b.ReportMetric(limit.Seconds()/float64(b.N)/perRun, "of-read-limit")
+			b.ReportMetric(float64(n)*4*elements*float64(b.N)/limit.Seconds()/1e9, "limit-GB/s")
+		})
+	}
+}
+
+// BenchmarkCheck is the pass at admission.
+func BenchmarkCheck(b *testing.B) {
+	const elements = 8 << 20
+	in := npy(elements, func(i int) float32 { return float32(i) })
+	b.SetBytes(4 * elements)
+	for b.Loop() {
+		if err := Check(Tensor{"a", "<f4", []int{elements}, false}, bytes.NewReader(in)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkKernel is the sum alone, of tiles that are in the cache.
+func BenchmarkKernel(b *testing.B) {
+	const n = 8
+	out := newTile().float32s()
+	in, w := make([][]float32, n), make([]float32, n)
+	for k := range in {
+		in[k], w[k] = newTile().float32s(), 1.0/n
+	}
+	b.SetBytes(n * Tile)
+	for b.Loop() {
+		weigh32(out, in, w)
+	}
+}

@@ -1,0 +1,167 @@
+#include "textflag.h"
+
+// Blocks of 128 bytes: eight accumulators in X0 to X7, through which the
+// contributions go one after another; products in X8 to X11, the weight in X15.
+// MULPS and ADDPS round each product and each sum, as numpy's do.
+
+// func sum32(out *float32, in []*float32, w []float32, n int)
+TEXT ·sum32(SB), NOSPLIT, $0-64
+	MOVQ out+0(FP), DI
+	MOVQ in_base+8(FP), R8
+	MOVQ in_len+16(FP), R9
+	MOVQ w_base+32(FP), R10
+	MOVQ n+56(FP), R11
+	SHLQ $2, R11 // bytes
+	XORQ AX, AX    // offset of the block
+
+block:
+	MOVQ (R8), SI
+	MOVSS (R10), X15
+	SHUFPS $0, X15, X15
+	ADDQ AX, SI
+	MOVUPS 0(SI), X0
+	MOVUPS 16(SI), X1
+	MOVUPS 32(SI), X2
+	MOVUPS 48(SI), X3
+	MOVUPS 64(SI), X4
+	MOVUPS 80(SI), X5
+	MOVUPS 96(SI), X6
+	MOVUPS 112(SI), X7
+	MULPS X15, X0
+	MULPS X15, X1
+	MULPS X15, X2
+	MULPS X15, X3
+	MULPS X15, X4
+	MULPS X15, X5
+	MULPS X15, X6
+	MULPS X15, X7
+	MOVQ $1, CX     // contribution
+
+next:
+	CMPQ CX, R9
+	JGE store
+	MOVQ (R8)(CX*8), SI
+	MOVSS (R10)(CX*4), X15
+	SHUFPS $0, X15, X15
+	ADDQ AX, SI
+	MOVUPS 0(SI), X8
+	MOVUPS 16(SI), X9
+	MOVUPS 32(SI), X10
+	MOVUPS 48(SI), X11
+	MULPS X15, X8
+	MULPS X15, X9
+	MULPS X15, X10
+	MULPS X15, X11
+	ADDPS X8, X0
+	ADDPS X9, X1
+	ADDPS X10, X2
+	ADDPS X11, X3
+	MOVUPS 64(SI), X8
+	MOVUPS 80(SI), X9
+	MOVUPS 96(SI), X10
+	MOVUPS 112(SI), X11
+	MULPS X15, X8
+	MULPS X15, X9
+	MULPS X15, X10
+	MULPS X15, X11
+	ADDPS X8, X4
+	ADDPS X9, X5
+	ADDPS X10, X6
+	ADDPS X11, X7
+	INCQ CX
+	JMP next
+
+store:
+	MOVUPS X0, 0(DI)(AX*1)
+	MOVUPS X1, 16(DI)(AX*1)
+	MOVUPS X2, 32(DI)(AX*1)
+	MOVUPS X3, 48(DI)(AX*1)
+	MOVUPS X4, 64(DI)(AX*1)
+	MOVUPS X5, 80(DI)(AX*1)
+	MOVUPS X6, 96(DI)(AX*1)
+	MOVUPS X7, 112(DI)(AX*1)
+	ADDQ $128, AX
+	CMPQ AX, R11
+	JLT block
+	RET
+
+// func sum64(out *float64, in []*float64, w []float64, n int)
+TEXT ·sum64(SB), NOSPLIT, $0-64
+	MOVQ out+0(FP), DI
+	MOVQ in_base+8(FP), R8
+	MOVQ in_len+16(FP), R9
+	MOVQ w_base+32(FP), R10
+	MOVQ n+56(FP), R11
+	SHLQ $3, R11 // bytes
+	XORQ AX, AX    // offset of the block
+
+block:
+	MOVQ (R8), SI
+	MOVSD (R10), X15
+	UNPCKLPD X15, X15
+	ADDQ AX, SI
+	MOVUPD 0(SI), X0
+	MOVUPD 16(SI), X1
+	MOVUPD 32(SI), X2
+	MOVUPD 48(SI), X3
+	MOVUPD 64(SI), X4
+	MOVUPD 80(SI), X5
+	MOVUPD 96(SI), X6
+	MOVUPD 112(SI), X7
+	MULPD X15, X0
+	MULPD X15, X1
+	MULPD X15, X2
+	MULPD X15, X3
+	MULPD X15, X4
+	MULPD X15, X5
+	MULPD X15, X6
+	MULPD X15, X7
+	MOVQ $1, CX     // contribution
+
+next:
+	CMPQ CX, R9
+	JGE store
+	MOVQ (R8)(CX*8), SI
+	MOVSD (R10)(CX*8), X15
+	UNPCKLPD X15, X15
+	ADDQ AX, SI
+	MOVUPD 0(SI), X8
+	MOVUPD 16(SI), X9
+	MOVUPD 32(SI), X10
+	MOVUPD 48(SI), X11
+	MULPD X15, X8
+	MULPD X15, X9
+	MULPD X15, X10
+	MULPD X15, X11
+	ADDPD X8, X0
+	ADDPD X9, X1
+	ADDPD X10, X2
+	ADDPD X11, X3
+	MOVUPD 64(SI), X8
+	MOVUPD 80(SI), X9
+	MOVUPD 96(SI), X10
+	MOVUPD 112(SI), X11
+	MULPD X15, X8
+	MULPD X15, X9
+	MULPD X15, X10
+	MULPD X15, X11
+	ADDPD X8, X4
+	ADDPD X9, X5
+	ADDPD X10, X6
+	ADDPD X11, X7
+	INCQ CX
+	JMP next
+
+store:
+	MOVUPD X0, 0(DI)(AX*1)
+	MOVUPD X1, 16(DI)(AX*1)
+	MOVUPD X2, 32(DI)(AX*1)
+	MOVUPD X3, 48(DI)(AX*1)
+	MOVUPD X4, 64(DI)(AX*1)
+	MOVUPD X5, 80(DI)(AX*1)
+	MOVUPD X6, 96(DI)(AX*1)
+	MOVUPD X7, 112(DI)(AX*1)
+	ADDQ $128, AX
+	CMPQ AX, R11
+	JLT block
+	RET
