@@ -48,6 +48,10 @@ var tdxFaults = []string{
 	"revoked",             // value "pck" (default), "ca", "signer": on a revocation list
 	"forged-root",         // Intel's names under another root key
 	"forged-collateral",   // the same, of the collateral alone
+	"forged-ca",           // the real root above a Platform CA that it did not sign
+	"forged-pck",          // the real CA above a PCK certificate that it did not sign
+	"forged-signer",       // the real root above a TCB signing certificate that it did not sign
+	"expired-signer",      // TCB signing certificate that is out of date
 	"unmarked",            // certificates without the marks of a simulation
 	"processor-ca",        // PCK certificate by the CA of machines without TDX
 	"quote-version",       // value 4 (default) or 5

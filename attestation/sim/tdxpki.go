@@ -49,9 +49,19 @@ func (m *Machine) issueIntel(at time.Time) (*intelPKI, error) {
 		caName = "Intel SGX PCK Processor CA"
 	}
 	sgx := m.sgxExtension()
-	pckUntil := at.Add(intelLeaf)
+	pckUntil, signerUntil := at.Add(intelLeaf), at.Add(intelLeaf)
 	if m.has("expired") {
 		pckUntil = at.Add(-time.Hour)
+	}
+	if m.has("expired-signer") {
+		signerUntil = at.Add(-time.Hour)
+	}
+	// by is the issuer's key, or a forger's.
+	by := func(fault string, key *ecdsa.PrivateKey) *ecdsa.PrivateKey {
+		if m.has(fault) {
+			return forged
+		}
+		return key
 	}
 	pckKey := m.chipKey("tdx/pck", elliptic.P256())
 	for _, c := range []struct {
@@ -63,10 +73,10 @@ func (m *Machine) issueIntel(at time.Time) (*intelPKI, error) {
 		ext        []pkix.Extension
 	}{
 		{&p.root, nil, "Intel SGX Root CA", p.rootKey, p.rootKey, at.Add(2 * intelCA), 1, nil},
-		{&p.ca, &p.root, caName, p.caKey, p.rootKey, at.Add(intelCA), 0, nil},
-		{&p.pck, &p.ca, "Intel SGX PCK Certificate", pckKey, p.caKey, pckUntil, -1, []pkix.Extension{{Id: tdx.OIDSGX, Value: sgx.Marshal()}}},
+		{&p.ca, &p.root, caName, p.caKey, by("forged-ca", p.rootKey), at.Add(intelCA), 0, nil},
+		{&p.pck, &p.ca, "Intel SGX PCK Certificate", pckKey, by("forged-pck", p.caKey), pckUntil, -1, []pkix.Extension{{Id: tdx.OIDSGX, Value: sgx.Marshal()}}},
 		{&p.docRoot, nil, "Intel SGX Root CA", docKey, docKey, at.Add(2 * intelCA), 1, nil},
-		{&p.signer, &p.docRoot, "Intel SGX TCB Signing", p.signerKey, docKey, at.Add(intelLeaf), -1, nil},
+		{&p.signer, &p.docRoot, "Intel SGX TCB Signing", p.signerKey, by("forged-signer", docKey), signerUntil, -1, nil},
 	} {
 		t := intelTemplate(c.name, at, c.until, c.pathLen)
 		t.ExtraExtensions = c.ext
@@ -88,8 +98,11 @@ func (m *Machine) issueIntel(at time.Time) (*intelPKI, error) {
 		if c.parent != nil {
 			parent = *c.parent
 		}
+		// A forger signs in the parent's name; Go wants the key to be the parent's.
+		issuer := *parent
+		issuer.PublicKey = c.by.Public()
 		// A nil random source: the signature follows from the key alone.
-		der, err := x509.CreateCertificate(nil, t, parent, c.key.Public(), c.by)
+		der, err := x509.CreateCertificate(nil, t, &issuer, c.key.Public(), c.by)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", c.name, err)
 		}
