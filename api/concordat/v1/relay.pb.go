@@ -18,6 +18,11 @@
 // statuses: INVALID_ARGUMENT (malformed or over a limit), NOT_FOUND,
 // PERMISSION_DENIED (not this caller's), RESOURCE_EXHAUSTED (quota; retry later),
 // UNAVAILABLE (retry), FAILED_PRECONDITION (federation not hosted here).
+//
+// Who calls is known by the connection: every call but Attach is answered on a
+// connection that has an attached stream of the same federation, and is UNAVAILABLE
+// on every other. So nobody reads or writes in a federation that it is not attached
+// to, and one connection serves a party for everything.
 
 package concordatv1
 
@@ -525,6 +530,7 @@ type AttachResponse struct {
 	//	*AttachResponse_Deliver
 	//	*AttachResponse_Checkpoint
 	//	*AttachResponse_Witness
+	//	*AttachResponse_Refused
 	Kind          isAttachResponse_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -621,6 +627,15 @@ func (x *AttachResponse) GetWitness() *WitnessRequest {
 	return nil
 }
 
+func (x *AttachResponse) GetRefused() *Refused {
+	if x != nil {
+		if x, ok := x.Kind.(*AttachResponse_Refused); ok {
+			return x.Refused
+		}
+	}
+	return nil
+}
+
 type isAttachResponse_Kind interface {
 	isAttachResponse_Kind()
 }
@@ -649,6 +664,10 @@ type AttachResponse_Witness struct {
 	Witness *WitnessRequest `protobuf:"bytes,6,opt,name=witness,proto3,oneof"`
 }
 
+type AttachResponse_Refused struct {
+	Refused *Refused `protobuf:"bytes,7,opt,name=refused,proto3,oneof"`
+}
+
 func (*AttachResponse_Challenge) isAttachResponse_Kind() {}
 
 func (*AttachResponse_Attached) isAttachResponse_Kind() {}
@@ -660,6 +679,8 @@ func (*AttachResponse_Deliver) isAttachResponse_Kind() {}
 func (*AttachResponse_Checkpoint) isAttachResponse_Kind() {}
 
 func (*AttachResponse_Witness) isAttachResponse_Kind() {}
+
+func (*AttachResponse_Refused) isAttachResponse_Kind() {}
 
 type Challenge struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -794,6 +815,68 @@ func (x *Sent) GetHandle() []byte {
 	return nil
 }
 
+// Refused answers a Send of which nothing was stored: the mailbox is full, or the
+// request is malformed. The stream goes on.
+type Refused struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Handle        []byte                 `protobuf:"bytes,1,opt,name=handle,proto3" json:"handle,omitempty"`
+	Code          uint32                 `protobuf:"varint,2,opt,name=code,proto3" json:"code,omitempty"` // as of a gRPC status; RESOURCE_EXHAUSTED: send it again later
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refused) Reset() {
+	*x = Refused{}
+	mi := &file_concordat_v1_relay_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refused) ProtoMessage() {}
+
+func (x *Refused) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_relay_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refused.ProtoReflect.Descriptor instead.
+func (*Refused) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Refused) GetHandle() []byte {
+	if x != nil {
+		return x.Handle
+	}
+	return nil
+}
+
+func (x *Refused) GetCode() uint32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *Refused) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Deliver hands over one payload. It comes again after a reconnect until Received names
 // its handle. `from` is the link's word and proves nothing.
 type Deliver struct {
@@ -807,7 +890,7 @@ type Deliver struct {
 
 func (x *Deliver) Reset() {
 	*x = Deliver{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[10]
+	mi := &file_concordat_v1_relay_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -819,7 +902,7 @@ func (x *Deliver) String() string {
 func (*Deliver) ProtoMessage() {}
 
 func (x *Deliver) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[10]
+	mi := &file_concordat_v1_relay_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -832,7 +915,7 @@ func (x *Deliver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deliver.ProtoReflect.Descriptor instead.
 func (*Deliver) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{10}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Deliver) GetHandle() []byte {
@@ -867,7 +950,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[11]
+	mi := &file_concordat_v1_relay_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +962,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[11]
+	mi := &file_concordat_v1_relay_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +975,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{11}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Checkpoint) GetNote() []byte {
@@ -914,7 +997,7 @@ type WitnessRequest struct {
 
 func (x *WitnessRequest) Reset() {
 	*x = WitnessRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[12]
+	mi := &file_concordat_v1_relay_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -926,7 +1009,7 @@ func (x *WitnessRequest) String() string {
 func (*WitnessRequest) ProtoMessage() {}
 
 func (x *WitnessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[12]
+	mi := &file_concordat_v1_relay_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -939,7 +1022,7 @@ func (x *WitnessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WitnessRequest.ProtoReflect.Descriptor instead.
 func (*WitnessRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{12}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WitnessRequest) GetNote() []byte {
@@ -963,7 +1046,9 @@ func (x *WitnessRequest) GetProof() [][]byte {
 	return nil
 }
 
-// Scope says whose chunks are meant. No call works without one.
+// Scope says whose chunks are meant. No call works without one. A node reads and
+// writes what it owns and reads the downlink; an enclave reads and writes all of its
+// federation.
 type Scope struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Federation    []byte                 `protobuf:"bytes,1,opt,name=federation,proto3" json:"federation,omitempty"`
@@ -975,7 +1060,7 @@ type Scope struct {
 
 func (x *Scope) Reset() {
 	*x = Scope{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[13]
+	mi := &file_concordat_v1_relay_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1072,7 @@ func (x *Scope) String() string {
 func (*Scope) ProtoMessage() {}
 
 func (x *Scope) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[13]
+	mi := &file_concordat_v1_relay_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1085,7 @@ func (x *Scope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scope.ProtoReflect.Descriptor instead.
 func (*Scope) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{13}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Scope) GetFederation() []byte {
@@ -1034,7 +1119,7 @@ type MissingRequest struct {
 
 func (x *MissingRequest) Reset() {
 	*x = MissingRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[14]
+	mi := &file_concordat_v1_relay_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1046,7 +1131,7 @@ func (x *MissingRequest) String() string {
 func (*MissingRequest) ProtoMessage() {}
 
 func (x *MissingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[14]
+	mi := &file_concordat_v1_relay_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1059,7 +1144,7 @@ func (x *MissingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MissingRequest.ProtoReflect.Descriptor instead.
 func (*MissingRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{14}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MissingRequest) GetScope() *Scope {
@@ -1086,7 +1171,7 @@ type MissingResponse struct {
 
 func (x *MissingResponse) Reset() {
 	*x = MissingResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[15]
+	mi := &file_concordat_v1_relay_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1183,7 @@ func (x *MissingResponse) String() string {
 func (*MissingResponse) ProtoMessage() {}
 
 func (x *MissingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[15]
+	mi := &file_concordat_v1_relay_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1196,7 @@ func (x *MissingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MissingResponse.ProtoReflect.Descriptor instead.
 func (*MissingResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{15}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MissingResponse) GetBitmap() []uint64 {
@@ -1135,7 +1220,7 @@ type PutChunksRequest struct {
 
 func (x *PutChunksRequest) Reset() {
 	*x = PutChunksRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[16]
+	mi := &file_concordat_v1_relay_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1147,7 +1232,7 @@ func (x *PutChunksRequest) String() string {
 func (*PutChunksRequest) ProtoMessage() {}
 
 func (x *PutChunksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[16]
+	mi := &file_concordat_v1_relay_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1245,7 @@ func (x *PutChunksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutChunksRequest.ProtoReflect.Descriptor instead.
 func (*PutChunksRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{16}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PutChunksRequest) GetScope() *Scope {
@@ -1201,7 +1286,7 @@ type PutChunksResponse struct {
 
 func (x *PutChunksResponse) Reset() {
 	*x = PutChunksResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[17]
+	mi := &file_concordat_v1_relay_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1298,7 @@ func (x *PutChunksResponse) String() string {
 func (*PutChunksResponse) ProtoMessage() {}
 
 func (x *PutChunksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[17]
+	mi := &file_concordat_v1_relay_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1311,7 @@ func (x *PutChunksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutChunksResponse.ProtoReflect.Descriptor instead.
 func (*PutChunksResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{17}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PutChunksResponse) GetChunks() uint64 {
@@ -1253,7 +1338,7 @@ type GetChunksRequest struct {
 
 func (x *GetChunksRequest) Reset() {
 	*x = GetChunksRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[18]
+	mi := &file_concordat_v1_relay_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1265,7 +1350,7 @@ func (x *GetChunksRequest) String() string {
 func (*GetChunksRequest) ProtoMessage() {}
 
 func (x *GetChunksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[18]
+	mi := &file_concordat_v1_relay_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1278,7 +1363,7 @@ func (x *GetChunksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetChunksRequest.ProtoReflect.Descriptor instead.
 func (*GetChunksRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{18}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetChunksRequest) GetScope() *Scope {
@@ -1306,7 +1391,7 @@ type Range struct {
 
 func (x *Range) Reset() {
 	*x = Range{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[19]
+	mi := &file_concordat_v1_relay_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1403,7 @@ func (x *Range) String() string {
 func (*Range) ProtoMessage() {}
 
 func (x *Range) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[19]
+	mi := &file_concordat_v1_relay_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1416,7 @@ func (x *Range) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Range.ProtoReflect.Descriptor instead.
 func (*Range) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{19}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Range) GetId() []byte {
@@ -1366,7 +1451,7 @@ type GetChunksResponse struct {
 
 func (x *GetChunksResponse) Reset() {
 	*x = GetChunksResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[20]
+	mi := &file_concordat_v1_relay_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1463,7 @@ func (x *GetChunksResponse) String() string {
 func (*GetChunksResponse) ProtoMessage() {}
 
 func (x *GetChunksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[20]
+	mi := &file_concordat_v1_relay_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1476,7 @@ func (x *GetChunksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetChunksResponse.ProtoReflect.Descriptor instead.
 func (*GetChunksResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{20}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetChunksResponse) GetRange() uint32 {
@@ -1425,7 +1510,7 @@ type PutBlobRequest struct {
 
 func (x *PutBlobRequest) Reset() {
 	*x = PutBlobRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[21]
+	mi := &file_concordat_v1_relay_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1437,7 +1522,7 @@ func (x *PutBlobRequest) String() string {
 func (*PutBlobRequest) ProtoMessage() {}
 
 func (x *PutBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[21]
+	mi := &file_concordat_v1_relay_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1450,7 +1535,7 @@ func (x *PutBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutBlobRequest.ProtoReflect.Descriptor instead.
 func (*PutBlobRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{21}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PutBlobRequest) GetFederation() []byte {
@@ -1476,7 +1561,7 @@ type PutBlobResponse struct {
 
 func (x *PutBlobResponse) Reset() {
 	*x = PutBlobResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[22]
+	mi := &file_concordat_v1_relay_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1573,7 @@ func (x *PutBlobResponse) String() string {
 func (*PutBlobResponse) ProtoMessage() {}
 
 func (x *PutBlobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[22]
+	mi := &file_concordat_v1_relay_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1586,7 @@ func (x *PutBlobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutBlobResponse.ProtoReflect.Descriptor instead.
 func (*PutBlobResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{22}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PutBlobResponse) GetDigest() []byte {
@@ -1521,7 +1606,7 @@ type GetBlobRequest struct {
 
 func (x *GetBlobRequest) Reset() {
 	*x = GetBlobRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[23]
+	mi := &file_concordat_v1_relay_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1618,7 @@ func (x *GetBlobRequest) String() string {
 func (*GetBlobRequest) ProtoMessage() {}
 
 func (x *GetBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[23]
+	mi := &file_concordat_v1_relay_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1631,7 @@ func (x *GetBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlobRequest.ProtoReflect.Descriptor instead.
 func (*GetBlobRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{23}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetBlobRequest) GetFederation() []byte {
@@ -1572,7 +1657,7 @@ type GetBlobResponse struct {
 
 func (x *GetBlobResponse) Reset() {
 	*x = GetBlobResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[24]
+	mi := &file_concordat_v1_relay_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +1669,7 @@ func (x *GetBlobResponse) String() string {
 func (*GetBlobResponse) ProtoMessage() {}
 
 func (x *GetBlobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[24]
+	mi := &file_concordat_v1_relay_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1597,7 +1682,7 @@ func (x *GetBlobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlobResponse.ProtoReflect.Descriptor instead.
 func (*GetBlobResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{24}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetBlobResponse) GetData() []byte {
@@ -1610,14 +1695,14 @@ func (x *GetBlobResponse) GetData() []byte {
 type AppendRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Federation    []byte                 `protobuf:"bytes,1,opt,name=federation,proto3" json:"federation,omitempty"`
-	Entry         []byte                 `protobuf:"bytes,2,opt,name=entry,proto3" json:"entry,omitempty"` // a COSE_Sign1, at most 65535 bytes
+	Entry         []byte                 `protobuf:"bytes,2,opt,name=entry,proto3" json:"entry,omitempty"` // a COSE_Sign1, at most 32000 bytes: 256 of them fit into one GetTileResponse
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AppendRequest) Reset() {
 	*x = AppendRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[25]
+	mi := &file_concordat_v1_relay_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1714,7 @@ func (x *AppendRequest) String() string {
 func (*AppendRequest) ProtoMessage() {}
 
 func (x *AppendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[25]
+	mi := &file_concordat_v1_relay_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1727,7 @@ func (x *AppendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendRequest.ProtoReflect.Descriptor instead.
 func (*AppendRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{25}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AppendRequest) GetFederation() []byte {
@@ -1668,7 +1753,7 @@ type AppendResponse struct {
 
 func (x *AppendResponse) Reset() {
 	*x = AppendResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[26]
+	mi := &file_concordat_v1_relay_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1680,7 +1765,7 @@ func (x *AppendResponse) String() string {
 func (*AppendResponse) ProtoMessage() {}
 
 func (x *AppendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[26]
+	mi := &file_concordat_v1_relay_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1693,7 +1778,7 @@ func (x *AppendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendResponse.ProtoReflect.Descriptor instead.
 func (*AppendResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{26}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AppendResponse) GetIndex() uint64 {
@@ -1713,7 +1798,7 @@ type GetTileRequest struct {
 
 func (x *GetTileRequest) Reset() {
 	*x = GetTileRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[27]
+	mi := &file_concordat_v1_relay_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1725,7 +1810,7 @@ func (x *GetTileRequest) String() string {
 func (*GetTileRequest) ProtoMessage() {}
 
 func (x *GetTileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[27]
+	mi := &file_concordat_v1_relay_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1738,7 +1823,7 @@ func (x *GetTileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTileRequest.ProtoReflect.Descriptor instead.
 func (*GetTileRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{27}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetTileRequest) GetFederation() []byte {
@@ -1764,7 +1849,7 @@ type GetTileResponse struct {
 
 func (x *GetTileResponse) Reset() {
 	*x = GetTileResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[28]
+	mi := &file_concordat_v1_relay_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1776,7 +1861,7 @@ func (x *GetTileResponse) String() string {
 func (*GetTileResponse) ProtoMessage() {}
 
 func (x *GetTileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[28]
+	mi := &file_concordat_v1_relay_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1789,7 +1874,7 @@ func (x *GetTileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTileResponse.ProtoReflect.Descriptor instead.
 func (*GetTileResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{28}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetTileResponse) GetData() []byte {
@@ -1810,7 +1895,7 @@ type GetReceiptRequest struct {
 
 func (x *GetReceiptRequest) Reset() {
 	*x = GetReceiptRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[29]
+	mi := &file_concordat_v1_relay_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +1907,7 @@ func (x *GetReceiptRequest) String() string {
 func (*GetReceiptRequest) ProtoMessage() {}
 
 func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[29]
+	mi := &file_concordat_v1_relay_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +1920,7 @@ func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptRequest.ProtoReflect.Descriptor instead.
 func (*GetReceiptRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{29}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetReceiptRequest) GetFederation() []byte {
@@ -1869,7 +1954,7 @@ type GetReceiptResponse struct {
 
 func (x *GetReceiptResponse) Reset() {
 	*x = GetReceiptResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[30]
+	mi := &file_concordat_v1_relay_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +1966,7 @@ func (x *GetReceiptResponse) String() string {
 func (*GetReceiptResponse) ProtoMessage() {}
 
 func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[30]
+	mi := &file_concordat_v1_relay_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +1979,7 @@ func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptResponse.ProtoReflect.Descriptor instead.
 func (*GetReceiptResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{30}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetReceiptResponse) GetReceipt() []byte {
@@ -1945,7 +2030,7 @@ const file_concordat_v1_relay_proto_rawDesc = "" +
 	"\ahandles\x18\x01 \x03(\fR\ahandles\">\n" +
 	"\x06Cosign\x12 \n" +
 	"\vcosignature\x18\x01 \x01(\fR\vcosignature\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x04R\x04size\"\xda\x02\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"\x8d\x03\n" +
 	"\x0eAttachResponse\x127\n" +
 	"\tchallenge\x18\x01 \x01(\v2\x17.concordat.v1.ChallengeH\x00R\tchallenge\x124\n" +
 	"\battached\x18\x02 \x01(\v2\x16.concordat.v1.AttachedH\x00R\battached\x12(\n" +
@@ -1954,7 +2039,8 @@ const file_concordat_v1_relay_proto_rawDesc = "" +
 	"\n" +
 	"checkpoint\x18\x05 \x01(\v2\x18.concordat.v1.CheckpointH\x00R\n" +
 	"checkpoint\x128\n" +
-	"\awitness\x18\x06 \x01(\v2\x1c.concordat.v1.WitnessRequestH\x00R\awitnessB\x06\n" +
+	"\awitness\x18\x06 \x01(\v2\x1c.concordat.v1.WitnessRequestH\x00R\awitness\x121\n" +
+	"\arefused\x18\a \x01(\v2\x15.concordat.v1.RefusedH\x00R\arefusedB\x06\n" +
 	"\x04kind\"!\n" +
 	"\tChallenge\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\"*\n" +
@@ -1963,7 +2049,11 @@ const file_concordat_v1_relay_proto_rawDesc = "" +
 	"checkpoint\x18\x01 \x01(\fR\n" +
 	"checkpoint\"\x1e\n" +
 	"\x04Sent\x12\x16\n" +
-	"\x06handle\x18\x01 \x01(\fR\x06handle\"f\n" +
+	"\x06handle\x18\x01 \x01(\fR\x06handle\"M\n" +
+	"\aRefused\x12\x16\n" +
+	"\x06handle\x18\x01 \x01(\fR\x06handle\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\rR\x04code\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"f\n" +
 	"\aDeliver\x12\x16\n" +
 	"\x06handle\x18\x01 \x01(\fR\x06handle\x12)\n" +
 	"\x04from\x18\x02 \x01(\v2\x15.concordat.v1.AddressR\x04from\x12\x18\n" +
@@ -2073,7 +2163,7 @@ func file_concordat_v1_relay_proto_rawDescGZIP() []byte {
 }
 
 var file_concordat_v1_relay_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_concordat_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_concordat_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_concordat_v1_relay_proto_goTypes = []any{
 	(Role)(0),                  // 0: concordat.v1.Role
 	(*Address)(nil),            // 1: concordat.v1.Address
@@ -2086,27 +2176,28 @@ var file_concordat_v1_relay_proto_goTypes = []any{
 	(*Challenge)(nil),          // 8: concordat.v1.Challenge
 	(*Attached)(nil),           // 9: concordat.v1.Attached
 	(*Sent)(nil),               // 10: concordat.v1.Sent
-	(*Deliver)(nil),            // 11: concordat.v1.Deliver
-	(*Checkpoint)(nil),         // 12: concordat.v1.Checkpoint
-	(*WitnessRequest)(nil),     // 13: concordat.v1.WitnessRequest
-	(*Scope)(nil),              // 14: concordat.v1.Scope
-	(*MissingRequest)(nil),     // 15: concordat.v1.MissingRequest
-	(*MissingResponse)(nil),    // 16: concordat.v1.MissingResponse
-	(*PutChunksRequest)(nil),   // 17: concordat.v1.PutChunksRequest
-	(*PutChunksResponse)(nil),  // 18: concordat.v1.PutChunksResponse
-	(*GetChunksRequest)(nil),   // 19: concordat.v1.GetChunksRequest
-	(*Range)(nil),              // 20: concordat.v1.Range
-	(*GetChunksResponse)(nil),  // 21: concordat.v1.GetChunksResponse
-	(*PutBlobRequest)(nil),     // 22: concordat.v1.PutBlobRequest
-	(*PutBlobResponse)(nil),    // 23: concordat.v1.PutBlobResponse
-	(*GetBlobRequest)(nil),     // 24: concordat.v1.GetBlobRequest
-	(*GetBlobResponse)(nil),    // 25: concordat.v1.GetBlobResponse
-	(*AppendRequest)(nil),      // 26: concordat.v1.AppendRequest
-	(*AppendResponse)(nil),     // 27: concordat.v1.AppendResponse
-	(*GetTileRequest)(nil),     // 28: concordat.v1.GetTileRequest
-	(*GetTileResponse)(nil),    // 29: concordat.v1.GetTileResponse
-	(*GetReceiptRequest)(nil),  // 30: concordat.v1.GetReceiptRequest
-	(*GetReceiptResponse)(nil), // 31: concordat.v1.GetReceiptResponse
+	(*Refused)(nil),            // 11: concordat.v1.Refused
+	(*Deliver)(nil),            // 12: concordat.v1.Deliver
+	(*Checkpoint)(nil),         // 13: concordat.v1.Checkpoint
+	(*WitnessRequest)(nil),     // 14: concordat.v1.WitnessRequest
+	(*Scope)(nil),              // 15: concordat.v1.Scope
+	(*MissingRequest)(nil),     // 16: concordat.v1.MissingRequest
+	(*MissingResponse)(nil),    // 17: concordat.v1.MissingResponse
+	(*PutChunksRequest)(nil),   // 18: concordat.v1.PutChunksRequest
+	(*PutChunksResponse)(nil),  // 19: concordat.v1.PutChunksResponse
+	(*GetChunksRequest)(nil),   // 20: concordat.v1.GetChunksRequest
+	(*Range)(nil),              // 21: concordat.v1.Range
+	(*GetChunksResponse)(nil),  // 22: concordat.v1.GetChunksResponse
+	(*PutBlobRequest)(nil),     // 23: concordat.v1.PutBlobRequest
+	(*PutBlobResponse)(nil),    // 24: concordat.v1.PutBlobResponse
+	(*GetBlobRequest)(nil),     // 25: concordat.v1.GetBlobRequest
+	(*GetBlobResponse)(nil),    // 26: concordat.v1.GetBlobResponse
+	(*AppendRequest)(nil),      // 27: concordat.v1.AppendRequest
+	(*AppendResponse)(nil),     // 28: concordat.v1.AppendResponse
+	(*GetTileRequest)(nil),     // 29: concordat.v1.GetTileRequest
+	(*GetTileResponse)(nil),    // 30: concordat.v1.GetTileResponse
+	(*GetReceiptRequest)(nil),  // 31: concordat.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil), // 32: concordat.v1.GetReceiptResponse
 }
 var file_concordat_v1_relay_proto_depIdxs = []int32{
 	0,  // 0: concordat.v1.Address.role:type_name -> concordat.v1.Role
@@ -2119,37 +2210,38 @@ var file_concordat_v1_relay_proto_depIdxs = []int32{
 	8,  // 7: concordat.v1.AttachResponse.challenge:type_name -> concordat.v1.Challenge
 	9,  // 8: concordat.v1.AttachResponse.attached:type_name -> concordat.v1.Attached
 	10, // 9: concordat.v1.AttachResponse.sent:type_name -> concordat.v1.Sent
-	11, // 10: concordat.v1.AttachResponse.deliver:type_name -> concordat.v1.Deliver
-	12, // 11: concordat.v1.AttachResponse.checkpoint:type_name -> concordat.v1.Checkpoint
-	13, // 12: concordat.v1.AttachResponse.witness:type_name -> concordat.v1.WitnessRequest
-	1,  // 13: concordat.v1.Deliver.from:type_name -> concordat.v1.Address
-	14, // 14: concordat.v1.MissingRequest.scope:type_name -> concordat.v1.Scope
-	14, // 15: concordat.v1.PutChunksRequest.scope:type_name -> concordat.v1.Scope
-	14, // 16: concordat.v1.GetChunksRequest.scope:type_name -> concordat.v1.Scope
-	20, // 17: concordat.v1.GetChunksRequest.ranges:type_name -> concordat.v1.Range
-	2,  // 18: concordat.v1.Relay.Attach:input_type -> concordat.v1.AttachRequest
-	15, // 19: concordat.v1.Relay.Missing:input_type -> concordat.v1.MissingRequest
-	17, // 20: concordat.v1.Relay.PutChunks:input_type -> concordat.v1.PutChunksRequest
-	19, // 21: concordat.v1.Relay.GetChunks:input_type -> concordat.v1.GetChunksRequest
-	22, // 22: concordat.v1.Relay.PutBlob:input_type -> concordat.v1.PutBlobRequest
-	24, // 23: concordat.v1.Relay.GetBlob:input_type -> concordat.v1.GetBlobRequest
-	26, // 24: concordat.v1.Relay.Append:input_type -> concordat.v1.AppendRequest
-	28, // 25: concordat.v1.Relay.GetTile:input_type -> concordat.v1.GetTileRequest
-	30, // 26: concordat.v1.Relay.GetReceipt:input_type -> concordat.v1.GetReceiptRequest
-	7,  // 27: concordat.v1.Relay.Attach:output_type -> concordat.v1.AttachResponse
-	16, // 28: concordat.v1.Relay.Missing:output_type -> concordat.v1.MissingResponse
-	18, // 29: concordat.v1.Relay.PutChunks:output_type -> concordat.v1.PutChunksResponse
-	21, // 30: concordat.v1.Relay.GetChunks:output_type -> concordat.v1.GetChunksResponse
-	23, // 31: concordat.v1.Relay.PutBlob:output_type -> concordat.v1.PutBlobResponse
-	25, // 32: concordat.v1.Relay.GetBlob:output_type -> concordat.v1.GetBlobResponse
-	27, // 33: concordat.v1.Relay.Append:output_type -> concordat.v1.AppendResponse
-	29, // 34: concordat.v1.Relay.GetTile:output_type -> concordat.v1.GetTileResponse
-	31, // 35: concordat.v1.Relay.GetReceipt:output_type -> concordat.v1.GetReceiptResponse
-	27, // [27:36] is the sub-list for method output_type
-	18, // [18:27] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	12, // 10: concordat.v1.AttachResponse.deliver:type_name -> concordat.v1.Deliver
+	13, // 11: concordat.v1.AttachResponse.checkpoint:type_name -> concordat.v1.Checkpoint
+	14, // 12: concordat.v1.AttachResponse.witness:type_name -> concordat.v1.WitnessRequest
+	11, // 13: concordat.v1.AttachResponse.refused:type_name -> concordat.v1.Refused
+	1,  // 14: concordat.v1.Deliver.from:type_name -> concordat.v1.Address
+	15, // 15: concordat.v1.MissingRequest.scope:type_name -> concordat.v1.Scope
+	15, // 16: concordat.v1.PutChunksRequest.scope:type_name -> concordat.v1.Scope
+	15, // 17: concordat.v1.GetChunksRequest.scope:type_name -> concordat.v1.Scope
+	21, // 18: concordat.v1.GetChunksRequest.ranges:type_name -> concordat.v1.Range
+	2,  // 19: concordat.v1.Relay.Attach:input_type -> concordat.v1.AttachRequest
+	16, // 20: concordat.v1.Relay.Missing:input_type -> concordat.v1.MissingRequest
+	18, // 21: concordat.v1.Relay.PutChunks:input_type -> concordat.v1.PutChunksRequest
+	20, // 22: concordat.v1.Relay.GetChunks:input_type -> concordat.v1.GetChunksRequest
+	23, // 23: concordat.v1.Relay.PutBlob:input_type -> concordat.v1.PutBlobRequest
+	25, // 24: concordat.v1.Relay.GetBlob:input_type -> concordat.v1.GetBlobRequest
+	27, // 25: concordat.v1.Relay.Append:input_type -> concordat.v1.AppendRequest
+	29, // 26: concordat.v1.Relay.GetTile:input_type -> concordat.v1.GetTileRequest
+	31, // 27: concordat.v1.Relay.GetReceipt:input_type -> concordat.v1.GetReceiptRequest
+	7,  // 28: concordat.v1.Relay.Attach:output_type -> concordat.v1.AttachResponse
+	17, // 29: concordat.v1.Relay.Missing:output_type -> concordat.v1.MissingResponse
+	19, // 30: concordat.v1.Relay.PutChunks:output_type -> concordat.v1.PutChunksResponse
+	22, // 31: concordat.v1.Relay.GetChunks:output_type -> concordat.v1.GetChunksResponse
+	24, // 32: concordat.v1.Relay.PutBlob:output_type -> concordat.v1.PutBlobResponse
+	26, // 33: concordat.v1.Relay.GetBlob:output_type -> concordat.v1.GetBlobResponse
+	28, // 34: concordat.v1.Relay.Append:output_type -> concordat.v1.AppendResponse
+	30, // 35: concordat.v1.Relay.GetTile:output_type -> concordat.v1.GetTileResponse
+	32, // 36: concordat.v1.Relay.GetReceipt:output_type -> concordat.v1.GetReceiptResponse
+	28, // [28:37] is the sub-list for method output_type
+	19, // [19:28] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_concordat_v1_relay_proto_init() }
@@ -2170,6 +2262,7 @@ func file_concordat_v1_relay_proto_init() {
 		(*AttachResponse_Deliver)(nil),
 		(*AttachResponse_Checkpoint)(nil),
 		(*AttachResponse_Witness)(nil),
+		(*AttachResponse_Refused)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2177,7 +2270,7 @@ func file_concordat_v1_relay_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_concordat_v1_relay_proto_rawDesc), len(file_concordat_v1_relay_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   31,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -18,6 +18,11 @@
 // statuses: INVALID_ARGUMENT (malformed or over a limit), NOT_FOUND,
 // PERMISSION_DENIED (not this caller's), RESOURCE_EXHAUSTED (quota; retry later),
 // UNAVAILABLE (retry), FAILED_PRECONDITION (federation not hosted here).
+//
+// Who calls is known by the connection: every call but Attach is answered on a
+// connection that has an attached stream of the same federation, and is UNAVAILABLE
+// on every other. So nobody reads or writes in a federation that it is not attached
+// to, and one connection serves a party for everything.
 
 package concordatv1
 
