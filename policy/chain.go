@@ -74,14 +74,23 @@ func (c *Chain) Adopt(next []byte, approvals [][]byte) error {
 	if err != nil {
 		return err
 	}
-	head := c.Head()
-	if err := p.succeeds(head, c.Federation()); err != nil {
-		if old := c.At(p.Version); old != nil && old.Digest() != p.Digest() {
-			return fmt.Errorf("%w: version %d is %s, adopted before %s", ErrFork, p.Version, old.Digest().Short(), p.Digest().Short())
-		}
+	if err := c.MayFollow(p); err != nil {
 		return err
 	}
-	return c.append(head, p, approvals)
+	return c.append(c.Head(), p, approvals)
+}
+
+// MayFollow checks all of [Chain.Adopt] but the approvals: what a member asks
+// before it signs next.
+func (c *Chain) MayFollow(next *Policy) error {
+	if err := next.Check(); err != nil {
+		return err
+	}
+	err := next.succeeds(c.Head(), c.Federation())
+	if old := c.At(next.Version); err != nil && old != nil && old.Digest() != next.Digest() {
+		return fmt.Errorf("%w: version %d is %s, adopted before %s", ErrFork, next.Version, old.Digest().Short(), next.Digest().Short())
+	}
+	return err
 }
 
 // succeeds checks that p may come right after head.
