@@ -41,9 +41,39 @@ type Endorsement struct {
 	Data []byte
 }
 
-// Digest returns the name of e in evidence items and sets.
-func (e Endorsement) Digest() Digest {
-	return cose.Hash("concordat/endorsement/1", []byte(e.Type), e.Data)
+const endorsementDomain = "concordat/endorsement/1"
+
+type document struct {
+	_      struct{} `cbor:",toarray"`
+	Domain string
+	Type   string
+	Data   []byte
+}
+
+// Encode returns the canonical bytes of e.
+func (e Endorsement) Encode() []byte {
+	return cose.Marshal(document{Domain: endorsementDomain, Type: e.Type, Data: e.Data})
+}
+
+// Digest returns the name of e in evidence items and sets: the SHA-256 of
+// [Endorsement.Encode], so that a store by content finds it.
+func (e Endorsement) Digest() Digest { return cose.Sum(e.Encode()) }
+
+// ParseEndorsement decodes what [Endorsement.Encode] returns and checks its type
+// and size. The document itself is the verifier's to judge.
+func ParseEndorsement(b []byte) (Endorsement, error) {
+	if len(b) > MaxEndorsement+64 {
+		return Endorsement{}, fmt.Errorf("endorsement: %d bytes, limit %d", len(b), MaxEndorsement)
+	}
+	var d document
+	if err := cose.Unmarshal(b, &d); err != nil {
+		return Endorsement{}, fmt.Errorf("endorsement: %w", err)
+	}
+	if d.Domain != endorsementDomain {
+		return Endorsement{}, fmt.Errorf("endorsement: domain %.40q, want %q", d.Domain, endorsementDomain)
+	}
+	e := Endorsement{Type: d.Type, Data: d.Data}
+	return e, e.check()
 }
 
 func (e Endorsement) check() error {

@@ -118,3 +118,22 @@ func TestGolden(t *testing.T) {
 	}
 	golden(t, "nonce-path", path)
 }
+
+func TestEndorsementRoundTrip(t *testing.T) {
+	e := Endorsement{Type: TypeAMDCRL, Data: []byte("list")}
+	raw := e.Encode()
+	got, err := ParseEndorsement(raw)
+	if err != nil || got.Type != e.Type || string(got.Data) != "list" || cose.Sum(raw) != e.Digest() {
+		t.Errorf("round trip: %+v, %v", got, err)
+	}
+	for name, bad := range map[string][]byte{
+		"type":     Endorsement{Type: "other", Data: []byte("x")}.Encode(),
+		"empty":    Endorsement{Type: TypeAMDCRL}.Encode(),
+		"trailing": append(raw, 0),
+		"large":    Endorsement{Type: TypeAMDCRL, Data: make([]byte, MaxEndorsement+1)}.Encode(),
+	} {
+		if _, err := ParseEndorsement(bad); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}

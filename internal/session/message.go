@@ -38,6 +38,9 @@ type RunOffer struct {
 	Request   []byte   // the request that it answers
 	Cohort    []byte   // receipt.Cohort, canonical
 	Config    []byte
+	// Credentials is a blob: the list of the cohort's credentials, for whoever audits
+	// the run.
+	Credentials Digest
 }
 
 // RunAccept (node to enclave) hands over the node's uplink secret of this run.
@@ -121,18 +124,14 @@ type AckRefused struct {
 // what it answered, and the two secrets. Statements and blobs are checked against the log, the downlink
 // secret against the commitment in the run statement.
 type Resume struct {
-	_          struct{} `cbor:",toarray"`
-	Statement  []byte   // kind run
-	Request    []byte
-	Cohort     []byte
-	Config     []byte
-	Uplink     []byte // U_run, 32 bytes
-	Downlink   []byte // D_run, 32 bytes; empty if the node never got it
-	Generation uint32
-	// Tasks and Contributions are the newest of the run, oldest first, encoded: the
-	// log may lack the last ones, and the successor begins at what the log has.
-	Tasks         [][]byte
-	Contributions [][]byte
+	_        struct{} `cbor:",toarray"`
+	Offer    RunOffer
+	Uplink   []byte // U_run, 32 bytes
+	Downlink []byte // D_run, 32 bytes; empty if the node never got it
+	// Tasks and Contributions are the newest of the run, oldest first: the log may lack
+	// the last ones, and the successor begins at what the log has.
+	Tasks         []Task
+	Contributions []Contribution
 }
 
 // MaxResume is the most tasks, and the most contributions, of a Resume.

@@ -99,9 +99,9 @@ func (e *Epochs) Verify(u *Unverified) (*Statement, Enclave, error) {
 	return s, h.Enclave, nil
 }
 
-// Key returns the signing key of an instance that holds or held an epoch.
-func (e *Epochs) Key(instance ID) (cose.Key, Enclave, bool) {
-	h, ok := e.keys[EnclaveIssuer(instance)]
+// KeyOf returns the signing key of an issuer that holds or held an epoch.
+func (e *Epochs) KeyOf(issuer string) (cose.Key, Enclave, bool) {
+	h, ok := e.keys[issuer]
 	return h.key, h.Enclave, ok
 }
 

@@ -323,6 +323,9 @@ func (c *StepChain) seq() uint64 {
 	return c.step.Seq
 }
 
+// Enclave returns the instance whose statements count now.
+func (c *StepChain) Enclave() Enclave { return c.current }
+
 // Ended reports whether the run has an end statement.
 func (c *StepChain) Ended() bool { return c.ended }
 

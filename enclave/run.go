@@ -1,0 +1,352 @@
+package enclave
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/concordat/concordat/chunkstore"
+	"github.com/concordat/concordat/enclave/aggregate"
+	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/policy"
+	"github.com/concordat/concordat/verifier/receipt"
+)
+
+// run is one run, from its request to its end. The loop owns it.
+type run struct {
+	e            *Enclave
+	digest       Digest
+	statement    *receipt.Statement
+	body         *receipt.Run
+	request      []byte
+	config       []byte
+	credentials  Digest // blob
+	cohort       receipt.Cohort
+	participants map[Digest]*participant
+	downlink     [32]byte
+	chain        *receipt.StepChain
+	started      bool
+	ended        bool
+
+	open    *openStep // collects contributions, or nil
+	closing *closing  // waits for acks, or nil
+	model   *model    // what the open step's outputs hold
+	stop    func()    // cancels the deadline in force
+}
+
+// participant is one node of the cohort.
+type participant struct {
+	member string
+	uplink *[32]byte // nil until the node accepted
+}
+
+// pendingRequest is a run request that waits for members to join.
+type pendingRequest struct {
+	statement *receipt.Statement
+	body      *receipt.RunRequest
+	msg       *session.RunRequest
+	app       *policy.App
+	initial   *model
+	members   []string
+}
+
+// maxWaiting bounds the requests that wait.
+const maxWaiting = 16
+
+// runRequest takes a node's request: no run starts without one (protocol F3).
+func (e *Enclave) runRequest(n *node, m *session.RunRequest) error {
+	s, err := e.nodeStatement(n, m.Statement, receipt.KindRunRequest)
+	if err != nil {
+		return err
+	}
+	body := s.Body.(*receipt.RunRequest)
+	app := e.policy.App(body.App)
+	switch {
+	case e.used(s.Digest()):
+		return refused("policy", "run request %s was used before", s.Digest().Short())
+	case app == nil:
+		return refused("policy", "app %s is not in the policy", body.App.Short())
+	case app.Exposure != policy.ExposureAggregate:
+		return refused("policy", "app %s needs exposure %s, which this enclave does not serve", app.Name, app.Exposure)
+	case cose.Sum(m.Config) != body.Config:
+		return refused("invalid", "config does not have the digest of the request")
+	case len(e.waiting) >= maxWaiting:
+		return refused("policy", "%d requests wait already", len(e.waiting))
+	}
+	if _, known := aggregate.ClassOf(body.Strategy); !known {
+		return refused("policy", "strategy %q is not in this enclave", body.Strategy)
+	}
+	members := body.Cohort
+	if len(members) == 0 {
+		for _, x := range e.policy.Members {
+			members = append(members, string(x.ID))
+		}
+	}
+	terms := policy.RunTerms{App: body.App, Config: body.Config, Exposure: app.Exposure, Strategy: body.Strategy, Rounds: body.Rounds}
+	for _, x := range members {
+		terms.Cohort = append(terms.Cohort, policy.MemberID(x))
+	}
+	if err := e.policy.AllowRun(terms); err != nil {
+		return &refusal{"policy", err}
+	}
+	initial, err := initialModel(m.Initial)
+	if err != nil {
+		return &refusal{"invalid", fmt.Errorf("initial arrays: %w", err)}
+	}
+	e.waiting = append(e.waiting, &pendingRequest{s, body, m, app, initial, members})
+	e.log.InfoContext(e.ctx, "run requested", "request", s.Digest().Short(), "app", app.Name, "rounds", body.Rounds)
+	e.startWaiting()
+	return nil
+}
+
+// nodeStatement parses and verifies a statement that must be n's own, of the
+// current policy.
+func (e *Enclave) nodeStatement(n *node, raw []byte, kind receipt.Kind) (*receipt.Statement, error) {
+	u, err := receipt.Parse(raw)
+	if err != nil {
+		return nil, &refusal{"invalid", err}
+	}
+	s, err := u.Verify(n.key)
+	switch {
+	case err != nil:
+		return nil, &refusal{"invalid", err}
+	case s.Kind != kind || s.Federation != e.fed:
+		return nil, refused("invalid", "%s of federation %s, want %s of %s", s.Kind, s.Federation.Short(), kind, e.fed.Short())
+	case s.Policy != e.policy.Digest():
+		return nil, refused("policy", "%s under policy %s, in force is %s", kind, s.Policy.Short(), e.policy.Digest().Short())
+	}
+	return s, nil
+}
+
+func (e *Enclave) used(request Digest) bool {
+	if e.history.requests[request] {
+		return true
+	}
+	for _, r := range e.runs {
+		if r.body.Request == request {
+			return true
+		}
+	}
+	return slices.ContainsFunc(e.waiting, func(p *pendingRequest) bool { return p.statement.Digest() == request })
+}
+
+// startWaiting starts the runs whose members are all here, once a quorum of the
+// policy has joined (protocol F12).
+func (e *Enclave) startWaiting() {
+	if uint64(e.members()) < e.policy.Approvals {
+		return
+	}
+	e.waiting = slices.DeleteFunc(e.waiting, func(p *pendingRequest) bool {
+		cohort, _, err := e.cohort(p.members)
+		if err != nil || cohort.Members() < uint64(len(p.members)) {
+			return false
+		}
+		if err := e.start(p, cohort); err != nil {
+			e.log.ErrorContext(e.ctx, "run not started", "request", p.statement.Digest().Short(), "reason", err.Error())
+		}
+		return true
+	})
+}
+
+// rules are the policy's, in the plain values that a StepChain takes.
+func rules(p *policy.Policy) receipt.Rules {
+	return receipt.Rules{
+		MinContributors: p.Release.MinContributors, Collusion: p.Release.Collusion, Dropouts: p.Release.Dropouts,
+		Opens: p.Nodes.MessageTypes, StepsPerEpoch: p.Evidence.MaxRoundsPerEpoch,
+	}
+}
+
+func (e *Enclave) self() receipt.Enclave {
+	return receipt.Enclave{Instance: e.instance, Epoch: e.epoch, Policy: e.policy.Digest(), Evidence: e.evidence}
+}
+
+// start signs the run statement, step 0, and offers it to the cohort.
+func (e *Enclave) start(p *pendingRequest, cohort receipt.Cohort) error {
+	requester, _ := p.statement.Node()
+	r := &run{e: e, request: p.msg.Statement, config: p.msg.Config, cohort: cohort, participants: map[Digest]*participant{}, model: p.initial}
+	var id [8]byte
+	if _, err := rand.Read(r.downlink[:]); err != nil {
+		return err
+	}
+	if _, err := rand.Read(id[:]); err != nil {
+		return err
+	}
+	for _, c := range cohort {
+		r.participants[c.Node] = &participant{member: c.Member}
+	}
+	class, _ := aggregate.ClassOf(p.body.Strategy)
+	profile, err := aggregate.Plan(p.body.Strategy, []aggregate.Contribution{{Examples: 1}})
+	if err != nil {
+		return err
+	}
+	r.body = &receipt.Run{
+		Request: p.statement.Digest(), Requester: requester, App: p.body.App, Config: p.body.Config,
+		Strategy: p.body.Strategy, Class: string(class), Exposure: string(p.app.Exposure), Rounds: p.body.Rounds,
+		Cohort: cohort.Digest(), Nodes: uint64(len(cohort)), Members: cohort.Members(),
+		DownlinkCommit: chunkstore.DownlinkCommit(r.downlink), Dropouts: e.policy.Release.Dropouts,
+		Numeric: profile.Profile(), Evidence: e.evidence, RunID: binary.BigEndian.Uint64(id[:]),
+	}
+	if r.statement, err = e.sign(receipt.KindRun, Digest{}, r.body); err != nil {
+		return err
+	}
+	r.digest = r.statement.Digest()
+	if r.chain, err = receipt.NewStepChain(r.statement, cohort, rules(e.policy), e.self()); err != nil {
+		return err
+	}
+	e.runs[r.digest] = r
+	e.log.InfoContext(e.ctx, "run started", "run", r.digest.Short(), "nodes", len(cohort), "members", r.body.Members)
+	e.observe("run", 0)
+	credentials := r.credentialList()
+	r.credentials = cose.Sum(credentials)
+	r.publish(credentials)
+	for _, c := range cohort {
+		r.offer(e.nodes[c.Node])
+	}
+	r.deadline(e.policy.Release.StepDeadline.Duration(), func() { r.fail("late", "not every node of the cohort accepted the run in time") })
+	return nil
+}
+
+// credentialList is those of the cohort, for whoever audits the run.
+func (r *run) credentialList() []byte {
+	var list [][]byte
+	for _, c := range r.cohort {
+		if n := r.e.nodes[c.Node]; n != nil {
+			list = append(list, n.credential)
+		}
+	}
+	return receipt.EncodeList(list)
+}
+
+// publish stores public objects of the run at the link.
+func (r *run) publish(blobs ...[]byte) {
+	r.e.loop.Job(func(ctx context.Context) func() {
+		for _, b := range blobs {
+			if _, err := r.e.peer.PutBlob(ctx, b); err != nil {
+				return func() { r.fail("other", "public objects not stored: "+err.Error()) }
+			}
+		}
+		return nil
+	})
+}
+
+func (r *run) offer(n *node) {
+	if n == nil {
+		return
+	}
+	r.send(n, &session.RunOffer{Statement: r.statement.Raw(), Request: r.request, Cohort: r.cohort.Encode(), Config: r.config, Credentials: r.credentials})
+}
+
+// send seals m for a node; one that is not joined gets it when it resumes.
+func (r *run) send(n *node, m session.Message) {
+	if err := r.e.send(n, m); err != nil {
+		r.e.log.ErrorContext(r.e.ctx, "message not sent", "node", n.id.Short(), "reason", err.Error())
+	}
+}
+
+// broadcast sends m to every node of the cohort that accepted and is here.
+func (r *run) broadcast(m session.Message) {
+	for _, c := range r.cohort {
+		if n := r.e.nodes[c.Node]; n != nil && r.participants[c.Node].uplink != nil {
+			r.send(n, m)
+		}
+	}
+}
+
+// accept takes a node's uplink secret and gives it the downlink's.
+func (r *run) accept(n *node, m *session.RunAccept) error {
+	p := r.participants[n.id]
+	switch {
+	case p == nil:
+		return errors.New("node is not of the cohort")
+	case len(m.Uplink) != 32:
+		return errors.New("uplink secret is not 32 bytes")
+	case r.ended:
+		return errors.New("run has ended")
+	case p.uplink != nil && *p.uplink != [32]byte(m.Uplink):
+		return errors.New("node accepted before with another secret")
+	}
+	u := [32]byte(m.Uplink)
+	p.uplink = &u
+	r.send(n, &session.RunKey{Run: r.digest, Downlink: r.downlink[:], Generation: r.body.Generation})
+	if !r.started && r.accepted() == len(r.cohort) {
+		r.begin()
+	}
+	return nil
+}
+
+func (r *run) accepted() (count int) {
+	for _, p := range r.participants {
+		if p.uplink != nil {
+			count++
+		}
+	}
+	return count
+}
+
+// decline ends a run that has not begun: the cohort is fixed.
+func (r *run) decline(n *node, m *session.RunDecline) error {
+	if r.participants[n.id] == nil || r.started {
+		return errors.New("declines a run that it is not asked for")
+	}
+	r.fail("policy", fmt.Sprintf("node %s of %s declined: %s", n.id.Short(), n.member, coarse(m.Code)))
+	return nil
+}
+
+// begin opens step 1: it has no inputs, its outputs are the initial model.
+func (r *run) begin() {
+	r.started = true
+	r.propose(&closing{opens: receipt.OpensTrain, round: 1, produce: r.model.produce(r, 1, nil)})
+}
+
+// deadline replaces the deadline in force.
+func (r *run) deadline(d time.Duration, f func()) {
+	r.cancelDeadline()
+	r.stop = r.e.loop.After(d, f)
+}
+
+func (r *run) cancelDeadline() {
+	if r.stop != nil {
+		r.stop()
+		r.stop = nil
+	}
+}
+
+// fail ends the run without a result. The reason stays here, the code is public.
+func (r *run) fail(code, reason string) {
+	r.e.log.ErrorContext(r.e.ctx, "run failed", "run", r.digest.Short(), "code", code, "reason", reason)
+	r.end(receipt.Failed, code)
+}
+
+// end signs the end statement and tells the cohort once it is witnessed.
+func (r *run) end(outcome, code string) {
+	if r.ended {
+		return
+	}
+	r.ended = true
+	r.cancelDeadline()
+	seq, last := r.final()
+	s, err := r.e.sign(receipt.KindEnd, r.digest, &receipt.End{Seq: seq, Step: last, Outcome: outcome, Code: code})
+	if err != nil {
+		r.e.log.ErrorContext(r.e.ctx, "end not signed", "run", r.digest.Short(), "reason", err.Error())
+		return
+	}
+	r.e.whenPublished(s.Digest(), func() {
+		r.broadcast(&session.Ended{Statement: s.Raw()})
+		delete(r.e.runs, r.digest)
+		r.e.log.InfoContext(r.e.ctx, "run ended", "run", r.digest.Short(), "outcome", outcome)
+		r.e.observe("ended", seq)
+	})
+}
+
+// final returns the last step that was released, or the run statement.
+func (r *run) final() (seq uint64, digest Digest) {
+	if r.open == nil {
+		return 0, r.digest
+	}
+	return r.open.body.Seq, r.open.statement.Digest()
+}

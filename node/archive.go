@@ -1,0 +1,259 @@
+package node
+
+import (
+	"archive/zip"
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/concordat/concordat/attestation"
+	"github.com/concordat/concordat/chunkstore/object"
+	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/internal/durable"
+	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/node/journal"
+	"github.com/concordat/concordat/policy"
+	"github.com/concordat/concordat/verifier/receipt"
+	"github.com/concordat/concordat/verifier/tlog"
+)
+
+// The files that are left of a run, in [Node.runDir].
+const (
+	bundleFile = "bundle.cbor"
+	modelFile  = "model.npz"
+)
+
+// runDir is where the node keeps what is left of a run.
+func (n *Node) runDir(run Digest) string { return filepath.Join(n.dir, "runs", run.String()) }
+
+// snapshot is what the loop hands to the job that writes a bundle.
+type snapshot struct {
+	run         journal.Run
+	entries     [][]byte
+	published   map[Digest]uint64 // entries of this run's statements
+	checkpoints [][]byte
+	head        *tlog.Checkpoint
+}
+
+// snapshotOf copies what a bundle needs. It runs on the loop.
+func (n *Node) snapshotOf(run Digest) snapshot {
+	s := snapshot{head: n.history.head, published: map[Digest]uint64{}}
+	s.entries = slices.Clone(n.history.entries[:s.head.Size])
+	n.journal.View(func(st *journal.State) {
+		s.run = *st.Runs[run]
+		s.checkpoints = slices.Clone(st.Checkpoints)
+	})
+	for digest, index := range n.history.published {
+		if index < s.head.Size {
+			s.published[digest] = index
+		}
+	}
+	return s
+}
+
+// archive writes the bundle of an ended run for the member's officer: policy,
+// evidence and what endorses it, all entries of the log, the lists under the roots of
+// every step, receipts and cosigned checkpoints.
+func (n *Node) archive(ctx context.Context, run Digest, s snapshot) error {
+	if err := os.MkdirAll(n.runDir(run), 0o700); err != nil {
+		return err
+	}
+	items, err := n.collect(ctx, run, s)
+	if err != nil {
+		return fmt.Errorf("bundle: %w", err)
+	}
+	slices.SortFunc(items, func(a, b *receipt.Item) int {
+		return cmp.Or(cmp.Compare(a.Section, b.Section), cmp.Compare(a.Role, b.Role), bytes.Compare(a.Subject[:], b.Subject[:]), cmp.Compare(a.Index, b.Index))
+	})
+	items = slices.CompactFunc(items, func(a, b *receipt.Item) bool {
+		return a.Section == b.Section && a.Role == b.Role && a.Subject == b.Subject && a.Index == b.Index
+	})
+	var b bytes.Buffer
+	w, err := receipt.NewBundleWriter(&b, n.fed, []Digest{run})
+	if err != nil {
+		return err
+	}
+	for _, i := range items {
+		if err := w.Add(i); err != nil {
+			return fmt.Errorf("bundle: %w", err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		return fmt.Errorf("bundle: %w", err)
+	}
+	return durable.WriteFile(durable.OS{}, filepath.Join(n.runDir(run), bundleFile), b.Bytes(), 0o600)
+}
+
+func blob(role string, subject Digest, data []byte) *receipt.Item {
+	return &receipt.Item{Section: receipt.SectionBlob, Role: role, Subject: subject, Data: data}
+}
+
+// collect gathers the items of a bundle, in any order.
+func (n *Node) collect(ctx context.Context, run Digest, s snapshot) ([]*receipt.Item, error) {
+	items := []*receipt.Item{
+		{Section: receipt.SectionPolicy, Data: n.chain.Encode()},
+		blob(receipt.RoleRequest, cose.Sum(s.run.Offer.Request), s.run.Offer.Request),
+		blob(receipt.RoleCohort, cose.Sum(s.run.Offer.Cohort), s.run.Offer.Cohort),
+	}
+	for i, e := range s.entries {
+		items = append(items, &receipt.Item{Section: receipt.SectionEntry, Index: uint64(i), Data: e})
+	}
+	for _, note := range s.checkpoints {
+		cp, _, err := tlog.Open(note, n.history.trust)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, &receipt.Item{Section: receipt.SectionCheckpoint, Index: cp.Size, Data: note})
+	}
+	credentials, err := n.credentials(ctx, s.run.Offer.Credentials)
+	if err != nil {
+		return nil, err
+	}
+	items = append(items, credentials...)
+	for _, t := range s.run.Tasks {
+		lists, err := n.lists(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, lists...)
+	}
+	vouched, err := n.evidence(ctx, s.entries)
+	if err != nil {
+		return nil, err
+	}
+	items = append(items, vouched...)
+	receipts, err := n.receipts(ctx, run, s)
+	return append(items, receipts...), err
+}
+
+func (n *Node) credentials(ctx context.Context, list Digest) ([]*receipt.Item, error) {
+	b, err := n.peer.Blob(ctx, list)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := receipt.ParseList(b)
+	if err != nil {
+		return nil, err
+	}
+	var items []*receipt.Item
+	for _, c := range raw {
+		node, err := policy.CredentialNode(c)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, blob(receipt.RoleCredential, node, c))
+	}
+	return items, nil
+}
+
+// lists are the contributions, exclusions and acks of a step.
+func (n *Node) lists(ctx context.Context, t session.Task) ([]*receipt.Item, error) {
+	step := cose.Sum(t.Step)
+	var items []*receipt.Item
+	for role, d := range map[string]Digest{receipt.RoleInputs: t.Inputs, receipt.RoleExcluded: t.Excluded, receipt.RoleAcks: t.Acks} {
+		if d.IsZero() {
+			continue
+		}
+		b, err := n.peer.Blob(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		if role == receipt.RoleExcluded {
+			if x, err := receipt.ParseExcluded(b); err != nil || len(x) == 0 {
+				continue
+			}
+		}
+		items = append(items, blob(role, step, b))
+	}
+	return items, nil
+}
+
+// evidence is the envelope of every evidence statement of the log and what endorses
+// it. What the link has lost is left out: the verdict says what is missing.
+func (n *Node) evidence(ctx context.Context, entries [][]byte) ([]*receipt.Item, error) {
+	var items []*receipt.Item
+	for _, e := range entries {
+		u, err := receipt.Parse(e)
+		if err != nil || u.Kind() != receipt.KindEvidence {
+			continue
+		}
+		envelope, err := n.peer.Blob(ctx, u.Envelope())
+		if err != nil {
+			n.log.WarnContext(ctx, "evidence is not to be had", "envelope", u.Envelope().Short(), "reason", err.Error())
+			continue
+		}
+		items = append(items, blob(receipt.RoleEvidence, u.Envelope(), envelope))
+		ev, err := attestation.ParseEvidence(envelope)
+		if err != nil {
+			return nil, err
+		}
+		for _, it := range ev.Items {
+			for _, d := range it.Endorsements {
+				b, err := n.peer.Blob(ctx, d)
+				if err != nil {
+					n.log.WarnContext(ctx, "endorsement is not to be had", "endorsement", d.Short(), "reason", err.Error())
+					continue
+				}
+				x, err := attestation.ParseEndorsement(b)
+				if err != nil {
+					return nil, err
+				}
+				items = append(items, &receipt.Item{Section: receipt.SectionEndorsement, Role: x.Type, Subject: d, Data: x.Data})
+			}
+		}
+	}
+	return items, nil
+}
+
+// receipts are the log's for the statements of this run.
+func (n *Node) receipts(ctx context.Context, run Digest, s snapshot) ([]*receipt.Item, error) {
+	var items []*receipt.Item
+	for digest, index := range s.published {
+		u, err := receipt.Parse(s.entries[index])
+		if err != nil || u.Run() != run && digest != run {
+			continue
+		}
+		b, err := n.peer.Receipt(ctx, index, s.head.Size)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, &receipt.Item{Section: receipt.SectionReceipt, Role: receipt.RoleLog, Subject: digest, Data: b})
+	}
+	return items, nil
+}
+
+// saveModel writes the arrays of a step's outputs as a NumPy .npz archive: a zip of
+// .npy files, as the arrays were in Flower's objects.
+func (n *Node) saveModel(run Digest, root object.ID, objects map[object.ID][]byte) error {
+	dict, err := object.InflateRecordDict(root, func(id object.ID) ([]byte, error) { return lookup(objects, id) })
+	if err != nil {
+		return err
+	}
+	arrays, ok := dict.Get(session.RecordArrays).(object.ArrayRecord)
+	if !ok {
+		return errors.New("the final step has no arrays")
+	}
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for _, a := range arrays {
+		f, err := z.CreateHeader(&zip.FileHeader{Name: a.Name + ".npy", Method: zip.Store})
+		if err != nil {
+			return err
+		}
+		if _, err := f.Write(a.Array.Bytes()); err != nil {
+			return err
+		}
+	}
+	if err := z.Close(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(n.runDir(run), 0o700); err != nil {
+		return err
+	}
+	return durable.WriteFile(durable.OS{}, filepath.Join(n.runDir(run), modelFile), b.Bytes(), 0o600)
+}

@@ -1,0 +1,285 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/concordat/concordat/internal/durable"
+	"github.com/concordat/concordat/internal/merkle"
+	"github.com/concordat/concordat/internal/relay"
+	"github.com/concordat/concordat/node/journal"
+	"github.com/concordat/concordat/policy"
+	"github.com/concordat/concordat/verifier/receipt"
+	"github.com/concordat/concordat/verifier/tlog"
+)
+
+// history is the node's own copy of the federation's log: every entry up to the
+// newest checkpoint that the policy's witnesses cosigned, replayed against its root.
+// The loop owns it.
+type history struct {
+	trust   tlog.Trust
+	mirror  *durable.Log // the entries, in order
+	entries [][]byte
+	rng     *merkle.Range
+	head    *tlog.Checkpoint // nil until the first
+	note    []byte
+	reading bool
+	next    []byte
+	waiting []func()
+
+	epochs    receipt.Epochs
+	published map[Digest]uint64 // statement → index
+}
+
+func (h *history) close() error {
+	if h.mirror == nil {
+		return nil
+	}
+	return h.mirror.Close()
+}
+
+// entry returns the log's entry at index, if the mirror has it.
+func (h *history) entry(index uint64) ([]byte, bool) {
+	if index >= uint64(len(h.entries)) {
+		return nil, false
+	}
+	return h.entries[index], true
+}
+
+// trustOf is what the policy says about the log.
+func trustOf(p *policy.Policy) (tlog.Trust, error) {
+	log, err := tlog.ParseVerifierKey(p.Log.Key)
+	if err != nil {
+		return tlog.Trust{}, err
+	}
+	t := tlog.Trust{Origin: p.Log.Origin, LogKey: log, Need: int(p.Log.Witnesses)}
+	for _, m := range p.Members {
+		k, err := tlog.ParseVerifierKey(m.WitnessKey)
+		if err != nil {
+			return tlog.Trust{}, fmt.Errorf("member %s: %w", m.ID, err)
+		}
+		t.Witnesses = append(t.Witnesses, k)
+	}
+	return t, nil
+}
+
+// openHistory reads the mirror and the newest checkpoint back.
+func (n *Node) openHistory(fsys durable.FS) error {
+	trust, err := trustOf(n.policy)
+	if err != nil {
+		return err
+	}
+	n.history = history{trust: trust, rng: new(merkle.Range), published: map[Digest]uint64{}}
+	h := &n.history
+	if h.mirror, err = durable.OpenLog(fsys, filepath.Join(n.dir, "log"), func(entry []byte) error {
+		n.entered(append([]byte(nil), entry...))
+		return nil
+	}); err != nil {
+		return fmt.Errorf("log mirror: %w", err)
+	}
+	n.journal.View(func(s *journal.State) {
+		if k := len(s.Checkpoints); k > 0 {
+			h.note = s.Checkpoints[k-1]
+		}
+	})
+	if h.note == nil {
+		return nil
+	}
+	if h.head, _, err = tlog.Open(h.note, trust); err != nil {
+		return fmt.Errorf("saved checkpoint: %w", err)
+	}
+	// Entries are mirrored before their checkpoint is saved: after a crash there may
+	// be more of them, never fewer.
+	if h.rng.Size() < h.head.Size {
+		return fmt.Errorf("log mirror has %d entries, the saved checkpoint %d", h.rng.Size(), h.head.Size)
+	}
+	return nil
+}
+
+// entered applies one entry that is in the mirror.
+func (n *Node) entered(raw []byte) {
+	h := &n.history
+	index := h.rng.Size()
+	h.rng.Append(merkle.LeafHash(raw))
+	h.entries = append(h.entries, raw)
+	u, err := receipt.Parse(raw)
+	if err != nil || u.Federation() != n.fed {
+		return // the link may log what it likes
+	}
+	h.published[u.Digest()] = index
+	if u.Kind() == receipt.KindEvidence {
+		// What is void stays void: the epoch's holder is the first in log order.
+		if _, err := h.epochs.Evidence(u, n.fed, n.policy.Simulated); err == nil {
+			if holder, ok := h.epochs.Holder(); ok && n.enclave != nil && holder.Instance != n.enclave.Instance {
+				n.leave("the log shows a later epoch")
+			}
+		}
+		return
+	}
+	_, _, _ = h.epochs.Verify(u) // keeps epochs.Last; void statements change nothing
+}
+
+// checkpoint takes a published checkpoint from the link.
+func (n *Node) checkpoint(note []byte) {
+	h := &n.history
+	if h.reading {
+		h.next = note
+		return
+	}
+	cp, _, err := tlog.Open(note, h.trust)
+	if err != nil {
+		n.log.WarnContext(n.ctx, "checkpoint refused", "reason", err.Error())
+		return
+	}
+	n.catchUp(note, cp, func(err error) {
+		if err != nil {
+			n.log.WarnContext(n.ctx, "log refused", "size", cp.Size, "reason", err.Error())
+		}
+	})
+}
+
+// catchUp mirrors the entries up to cp and saves it: a checkpoint that does not
+// extend what this node saw is refused, and proves that somebody rewrites history.
+func (n *Node) catchUp(note []byte, cp *tlog.Checkpoint, then func(error)) {
+	h := &n.history
+	if h.reading {
+		h.waiting = append(h.waiting, func() { n.catchUp(note, cp, then) })
+		return
+	}
+	if cp.Size <= h.rng.Size() {
+		then(n.known(note, cp))
+		return
+	}
+	from, err := merkle.ResumeRange(h.rng.Size(), h.rng.Peaks())
+	if err != nil {
+		then(err)
+		return
+	}
+	h.reading = true
+	n.loop.Job(func(ctx context.Context) func() {
+		var fresh [][]byte
+		err := tlog.Audit(ctx, n.peer, from, cp, func(_ uint64, e []byte) error {
+			fresh = append(fresh, append([]byte(nil), e...))
+			return nil
+		})
+		return func() {
+			h.reading = false
+			if err == nil {
+				err = n.mirror(fresh, note, cp)
+			}
+			then(err)
+			waiting := h.waiting
+			h.waiting = nil
+			for _, f := range waiting {
+				f()
+			}
+			if next := h.next; next != nil && !h.reading {
+				h.next = nil
+				n.checkpoint(next)
+			}
+		}
+	})
+}
+
+// known checks a checkpoint within the mirror against the mirror.
+func (n *Node) known(note []byte, cp *tlog.Checkpoint) error {
+	h := &n.history
+	var r merkle.Range
+	for _, e := range h.entries[:cp.Size] {
+		r.Append(merkle.LeafHash(e))
+	}
+	if root := r.Root(); root != cp.Root {
+		return fmt.Errorf("the log shows two histories of size %d: this node mirrored %x, the checkpoint says %x", cp.Size, root[:8], cp.Root[:8])
+	}
+	if h.head == nil || cp.Size > h.head.Size {
+		return n.save(note, cp)
+	}
+	return nil
+}
+
+func (n *Node) mirror(fresh [][]byte, note []byte, cp *tlog.Checkpoint) error {
+	for _, e := range fresh {
+		if err := n.history.mirror.Append(e); err != nil {
+			n.loop.Stop(fmt.Errorf("log mirror: %w", err))
+			return err
+		}
+		n.entered(e)
+	}
+	return n.save(note, cp)
+}
+
+func (n *Node) save(note []byte, cp *tlog.Checkpoint) error {
+	if err := n.journal.Checkpoint(note); err != nil {
+		n.loop.Stop(err)
+		return err
+	}
+	n.history.head, n.history.note = cp, note
+	n.afterCheckpoint()
+	return nil
+}
+
+// openWitness makes the member's witness, if this node has its key.
+func (n *Node) openWitness() error {
+	if n.cfg.WitnessKey == nil {
+		return nil
+	}
+	var held tlog.State
+	n.journal.View(func(s *journal.State) { held.Note = s.Witnessed })
+	if len(held.Note) == 0 {
+		held.Note = nil
+	}
+	w, err := tlog.NewWitness(tlog.WitnessConfig{
+		Origin: n.policy.Log.Origin, LogKey: n.history.trust.LogKey, Name: n.cfg.WitnessName, Key: n.cfg.WitnessKey,
+		Save: func(s tlog.State) error { return n.journal.Witness(s.Note) }, Now: n.cfg.Now,
+	}, held)
+	if err != nil {
+		return err
+	}
+	if own := n.policy.Member(n.cfg.Member).WitnessKey; w.Key().String() != own {
+		return fmt.Errorf("witness key %s is not the one that the policy names for %s, %s", w.Key(), n.cfg.Member, own)
+	}
+	n.witness = w
+	return nil
+}
+
+func (n *Node) witnessName() string {
+	if n.witness == nil {
+		return ""
+	}
+	return n.witness.Key().String()
+}
+
+func (n *Node) witnessedSize() uint64 {
+	if n.witness == nil {
+		return 0
+	}
+	return n.witness.Held().Size
+}
+
+// cosign answers the link's request for a cosignature: only an extension of what was
+// cosigned before gets one, and it is saved first.
+func (n *Node) cosign(r relay.WitnessRequest) {
+	if n.witness == nil {
+		return
+	}
+	line, err := n.witness.Add(r.OldSize, r.Proof, r.Note)
+	var held *tlog.HeldError
+	var fork *tlog.ForkError
+	switch {
+	case errors.As(err, &held):
+		err = n.peer.Cosign(nil, held.Size)
+	case errors.As(err, &fork):
+		n.log.ErrorContext(n.ctx, "the log forks: two signed checkpoints of one size", "proof", fmt.Sprintf("%x", fork.Proof.Encode()))
+		return
+	case err != nil:
+		n.log.WarnContext(n.ctx, "cosignature refused", "reason", err.Error())
+		return
+	default:
+		err = n.peer.Cosign(line, n.witness.Held().Size)
+	}
+	if err != nil {
+		n.loop.Stop(err)
+	}
+}

@@ -1,0 +1,527 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/concordat/concordat/chunkstore"
+	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/internal/merkle"
+	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/node/journal"
+	"github.com/concordat/concordat/policy"
+	"github.com/concordat/concordat/verifier/receipt"
+)
+
+// run is a run that this node takes part in. The loop owns it.
+type run struct {
+	n       *Node
+	digest  Digest
+	body    *receipt.Run
+	request Digest
+	cohort  receipt.Cohort
+	config  []byte
+	chain   *receipt.StepChain
+	uplink  [32]byte
+	down    *[32]byte
+	task    *task                         // the newest released step
+	sent    map[Digest]*receipt.Statement // contributions, by the step that they answer
+}
+
+// task is a released step.
+type task struct {
+	step *receipt.Statement
+	body *receipt.Step
+}
+
+// rules are the policy's, in the plain values that a StepChain takes.
+func rules(p *policy.Policy) receipt.Rules {
+	return receipt.Rules{
+		MinContributors: p.Release.MinContributors, Collusion: p.Release.Collusion, Dropouts: p.Release.Dropouts,
+		Opens: p.Nodes.MessageTypes, StepsPerEpoch: p.Evidence.MaxRoundsPerEpoch,
+	}
+}
+
+// restoreRuns rebuilds the runs that had not ended from the journal.
+func (n *Node) restoreRuns() error {
+	var err error
+	n.journal.View(func(s *journal.State) {
+		for digest, j := range s.Runs {
+			if len(j.Ended) > 0 {
+				continue
+			}
+			r, e := n.restoreRun(digest, j)
+			if e != nil {
+				err = errors.Join(err, fmt.Errorf("run %s: %w", digest.Short(), e))
+				continue
+			}
+			n.runs[digest] = r
+		}
+	})
+	return err
+}
+
+func (n *Node) restoreRun(digest Digest, j *journal.Run) (*run, error) {
+	u, err := receipt.Parse(j.Offer.Statement)
+	if err != nil {
+		return nil, err
+	}
+	key, by, ok := n.history.epochs.KeyOf(u.Issuer())
+	if !ok {
+		return nil, errors.New("signed by an enclave that the log does not know")
+	}
+	r, err := n.newRun(u, key, by, &j.Offer)
+	if err != nil {
+		return nil, err
+	}
+	r.uplink, r.down = j.Uplink, j.Downlink
+	for i := range j.Tasks {
+		if err := r.take(&j.Tasks[i]); err != nil {
+			return nil, err
+		}
+	}
+	for _, c := range j.Contributions {
+		u, err := receipt.Parse(c.Statement)
+		if err != nil {
+			return nil, err
+		}
+		s, err := u.Verify(n.cfg.Signer.Public())
+		if err != nil {
+			return nil, err
+		}
+		r.sent[s.Body.(*receipt.Contribution).Step] = s
+	}
+	return r, nil
+}
+
+// newRun checks a run statement, and what came with it, against the policy.
+func (n *Node) newRun(u *receipt.Unverified, key cose.Key, by receipt.Enclave, m *session.RunOffer) (*run, error) {
+	s, err := u.Verify(key)
+	if err != nil {
+		return nil, err
+	}
+	body, ok := s.Body.(*receipt.Run)
+	if !ok || s.Federation != n.fed {
+		return nil, fmt.Errorf("%s is no run statement of this federation", s.Kind)
+	}
+	if s.Policy != n.policy.Digest() {
+		return nil, fmt.Errorf("run under policy %s, this node follows %s", s.Policy.Short(), n.policy.Digest().Short())
+	}
+	c, err := receipt.ParseCohort(m.Cohort)
+	if err != nil {
+		return nil, err
+	}
+	if cose.Sum(m.Config) != body.Config || cose.Sum(m.Request) != body.Request {
+		return nil, errors.New("config or request is not the one that the run statement names")
+	}
+	if member, ok := c.Member(n.id); !ok || member != string(n.cfg.Member) {
+		return nil, errors.New("this node is not of the cohort")
+	}
+	app := n.policy.App(body.App)
+	if app == nil {
+		return nil, fmt.Errorf("app %s is not in the policy", body.App.Short())
+	}
+	terms := policy.RunTerms{App: body.App, Config: body.Config, Exposure: policy.Exposure(body.Exposure), Strategy: body.Strategy, Rounds: body.Rounds}
+	for _, p := range c {
+		terms.Cohort = append(terms.Cohort, policy.MemberID(p.Member))
+	}
+	if err := n.policy.AllowRun(terms); err != nil {
+		return nil, err
+	}
+	if class, _ := policy.StrategyClass(body.Strategy); string(class) != body.Class {
+		return nil, fmt.Errorf("strategy %s is called %s, it is %s", body.Strategy, body.Class, class)
+	}
+	chain, err := receipt.NewStepChain(s, c, rules(n.policy), by)
+	if err != nil {
+		return nil, err
+	}
+	return &run{n: n, digest: s.Digest(), body: body, request: body.Request, cohort: c, config: m.Config, chain: chain, sent: map[Digest]*receipt.Statement{}}, nil
+}
+
+// message acts on what the enclave said.
+func (n *Node) message(m session.Message) error {
+	switch m := m.(type) {
+	case *session.RunOffer:
+		return n.runOffer(m)
+	case *session.RunKey:
+		return n.runKey(m)
+	case *session.Task:
+		return n.newTask(m)
+	case *session.Admitted:
+		return n.admitted(m)
+	case *session.AckRequest:
+		return n.ackRequest(m)
+	case *session.Ended:
+		return n.runEnded(m)
+	case *session.Refused:
+		return n.refusedBy(m)
+	case *session.Leave:
+		n.leave("the enclave ended it")
+		return nil
+	}
+	return fmt.Errorf("%w: a node takes no %T", session.ErrFrame, m)
+}
+
+// runOffer decides whether this node takes part in a run.
+func (n *Node) runOffer(m *session.RunOffer) error {
+	u, err := receipt.Parse(m.Statement)
+	if err != nil {
+		return err
+	}
+	if r := n.runs[u.Digest()]; r != nil {
+		return n.send(&session.RunAccept{Run: r.digest, Uplink: r.uplink[:]})
+	}
+	r, err := n.newRun(u, n.enclave.key, n.enclave.Enclave, m)
+	if err == nil {
+		err = n.approves(r)
+	}
+	if err != nil {
+		n.tell(Event{Kind: "declined", Run: u.Digest(), Reason: err.Error()})
+		n.log.WarnContext(n.ctx, "run declined", "run", u.Digest().Short(), "reason", err.Error())
+		return n.send(&session.RunDecline{Run: u.Digest(), Code: "policy"})
+	}
+	if _, err := rand.Read(r.uplink[:]); err != nil {
+		return err
+	}
+	if err := n.journal.Accepted(m, r.uplink); err != nil {
+		n.loop.Stop(err)
+		return err
+	}
+	n.runs[r.digest] = r
+	n.tell(Event{Kind: "started", Run: r.digest, Request: r.request, Inputs: uint64(len(r.cohort))})
+	n.log.InfoContext(n.ctx, "run accepted", "run", r.digest.Short(), "app", r.body.App.Short(), "rounds", r.body.Rounds, "nodes", len(r.cohort))
+	return n.send(&session.RunAccept{Run: r.digest, Uplink: r.uplink[:]})
+}
+
+// approves asks the owner's own rules: the app is installed here, and the run is
+// approved.
+func (n *Node) approves(r *run) error {
+	if !n.apps.installed(r.body.App) {
+		return fmt.Errorf("app %s is not installed on this node", r.body.App.Short())
+	}
+	if age := n.cfg.Now().Sub(n.enclave.result.At()); age > n.policy.Evidence.MaxAge.Duration() {
+		return fmt.Errorf("the enclave's evidence is %s old, the policy allows %s", age, n.policy.Evidence.MaxAge.Duration())
+	}
+	if n.cfg.Approve == ApproveEachRun && !n.ownRequest(r.request) {
+		return fmt.Errorf("this node's owner approves each run (approve: %s), and has not approved request %s", ApproveEachRun, r.request.Short())
+	}
+	return nil
+}
+
+func (n *Node) runKey(m *session.RunKey) error {
+	r := n.runs[m.Run]
+	if r == nil || len(m.Downlink) != 32 {
+		return errors.New("key of no run")
+	}
+	key := [32]byte(m.Downlink)
+	if chunkstore.DownlinkCommit(key) != r.body.DownlinkCommit || m.Generation != r.body.Generation {
+		return fmt.Errorf("downlink key of run %s is not the one that its statement commits to", r.digest.Short())
+	}
+	if r.down == nil {
+		if err := n.journal.Downlink(r.digest, key); err != nil {
+			n.loop.Stop(err)
+			return err
+		}
+		r.down = &key
+	}
+	return nil
+}
+
+// extend takes a statement of the enclave into the run's chain; the chain has the
+// rules. A repeated one changes nothing.
+func (r *run) extend(raw []byte) (*receipt.Statement, error) {
+	u, err := receipt.Parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	key, by, ok := r.n.history.epochs.KeyOf(u.Issuer())
+	if !ok {
+		return nil, errors.New("signed by an enclave that the log does not know")
+	}
+	s, err := u.Verify(key)
+	if err != nil {
+		return nil, err
+	}
+	if last, released := r.chain.Last(); last != nil && last.Digest() == s.Digest() {
+		return s, nil
+	} else if b, ok := s.Body.(*receipt.Release); ok && released && last != nil && b.Step == last.Digest() {
+		return s, nil
+	}
+	if by.Epoch > r.chain.Enclave().Epoch {
+		if err := r.chain.Succeed(by); err != nil {
+			return nil, err
+		}
+	}
+	return s, r.chain.Extend(s)
+}
+
+// take follows a released step: its statement and its release.
+func (r *run) take(t *session.Task) error {
+	s, err := r.extend(t.Step)
+	if err != nil {
+		return err
+	}
+	body, ok := s.Body.(*receipt.Step)
+	if !ok {
+		return fmt.Errorf("task is a %s", s.Kind)
+	}
+	if body.InputsCount > 0 {
+		if _, err := r.extend(t.Release); err != nil {
+			return err
+		}
+	}
+	if err := r.chain.MayOpen(body.OutputsRoot); err != nil {
+		return err
+	}
+	if r.task == nil || r.task.step.Digest() != s.Digest() {
+		r.task = &task{step: s, body: body}
+	}
+	return nil
+}
+
+// newTask takes a released step, durably, and has the app answer it.
+func (n *Node) newTask(m *session.Task) error {
+	u, err := receipt.Parse(m.Step)
+	if err != nil {
+		return err
+	}
+	r := n.runs[u.Run()]
+	if r == nil {
+		return fmt.Errorf("task of unknown run %s", u.Run().Short())
+	}
+	if r.down == nil {
+		return fmt.Errorf("task of run %s before its key", r.digest.Short())
+	}
+	before := r.task
+	if err := r.take(m); err != nil {
+		n.log.WarnContext(n.ctx, "task refused", "run", r.digest.Short(), "reason", err.Error())
+		n.tell(Event{Kind: "refused", Run: r.digest, Reason: err.Error()})
+		return err
+	}
+	if before == r.task {
+		return nil // again
+	}
+	if err := n.mayServe(r); err != nil {
+		n.log.WarnContext(n.ctx, "task refused", "run", r.digest.Short(), "reason", err.Error())
+		n.tell(Event{Kind: "refused", Run: r.digest, Reason: err.Error()})
+		return err
+	}
+	if err := n.journal.Task(r.digest, m); err != nil {
+		n.loop.Stop(err)
+		return err
+	}
+	n.answer(r, m)
+	return nil
+}
+
+// mayServe asks the ledger of tasks (protocol F17): a task on a model that this node
+// has answered before, with a cohort that differs by few members, would show their
+// difference.
+func (n *Node) mayServe(r *run) error {
+	b := r.task.body
+	if b.Opens == receipt.OpensNone {
+		return nil
+	}
+	var members []string
+	for _, p := range r.cohort {
+		members = append(members, p.Member)
+	}
+	members = slices.Compact(members)
+	line := journal.Served{App: b.App, Config: r.body.Config, Outputs: b.OutputsRoot, Members: members}
+	var err error
+	known := false
+	n.journal.View(func(s *journal.State) {
+		for _, l := range s.Ledger {
+			if l.App != line.App || l.Config != line.Config || l.Outputs != line.Outputs {
+				continue
+			}
+			d := difference(l.Members, members)
+			known = known || d == 0
+			if d > 0 && uint64(d) < n.policy.Release.MinContributors {
+				err = fmt.Errorf("this node answered a task on the same model with a cohort that differs by %d members; the difference would show them", d)
+			}
+		}
+	})
+	if err != nil || known {
+		return err
+	}
+	return n.journal.Serve(line)
+}
+
+// difference counts the members that are in one of two sorted lists only.
+func difference(a, b []string) (count int) {
+	for _, x := range a {
+		if !slices.Contains(b, x) {
+			count++
+		}
+	}
+	for _, x := range b {
+		if !slices.Contains(a, x) {
+			count++
+		}
+	}
+	return count
+}
+
+func (n *Node) admitted(m *session.Admitted) error {
+	for _, r := range n.runs {
+		if r.task == nil {
+			continue
+		}
+		sent := r.sent[r.task.step.Digest()]
+		if sent == nil || sent.Digest() != m.Contribution {
+			continue
+		}
+		c := sent.Body.(*receipt.Contribution)
+		if err := receipt.VerifyReceipt(merkle.ChunkEntry(c.Manifest), m.Receipt, n.enclave.key, receipt.Own(receipt.ReceiptHeader{
+			Issuer: receipt.EnclaveIssuer(n.enclave.Instance), Subject: n.fed.String(),
+			Origin: receipt.ContributionOrigin(m.Contribution), Size: c.Count,
+		}).ForRoot(c.ChunkRoot)); err != nil {
+			return fmt.Errorf("receipt of the contribution: %w", err)
+		}
+		n.tell(Event{Kind: "admitted", Run: r.digest, Seq: c.Seq})
+		return nil
+	}
+	return nil
+}
+
+// ackRequest signs for a step that this node is in, once and for ever.
+func (n *Node) ackRequest(m *session.AckRequest) error {
+	u, err := receipt.Parse(m.Step)
+	if err != nil {
+		return err
+	}
+	r := n.runs[u.Run()]
+	if r == nil {
+		return fmt.Errorf("step of unknown run %s", u.Run().Short())
+	}
+	if err := n.ackStep(r, m); err != nil {
+		n.log.WarnContext(n.ctx, "ack refused", "run", r.digest.Short(), "reason", err.Error())
+		e := Event{Kind: "ack-refused", Run: r.digest, Reason: err.Error()}
+		n.tell(e)
+		return errors.Join(err, n.send(&session.AckRefused{Run: r.digest, Step: u.Digest(), Code: "policy"}))
+	}
+	return nil
+}
+
+func (n *Node) ackStep(r *run, m *session.AckRequest) error {
+	var acked []receipt.Acked
+	var epoch uint64
+	n.journal.View(func(s *journal.State) { acked, epoch = slices.Clone(s.Acked), s.Epoch })
+	step, err := r.extend(m.Step)
+	if err != nil {
+		return err
+	}
+	body, ok := step.Body.(*receipt.Step)
+	if !ok {
+		return fmt.Errorf("ack asked for a %s", step.Kind)
+	}
+	if step.Policy != n.policy.Digest() {
+		return fmt.Errorf("step under policy %s, this node follows %s", step.Policy.Short(), n.policy.Digest().Short())
+	}
+	if err := r.isInput(body, m); err != nil {
+		return err
+	}
+	record, err := r.chain.MayAck(acked, step, epoch)
+	if err != nil {
+		return err
+	}
+	instance, _ := step.Instance()
+	ack := &receipt.Ack{Seq: body.Seq, Attempt: body.Attempt, Step: step.Digest(), Instance: instance}
+	if h := n.history.head; h != nil {
+		ack.Checkpoint = receipt.Checkpoint{Size: h.Size, Root: h.Root}
+	}
+	s, err := n.sign(receipt.KindAck, r.digest, ack)
+	if err != nil {
+		return err
+	}
+	if err := n.journal.Acked(s, record); err != nil {
+		n.loop.Stop(err)
+		return err
+	}
+	n.tell(Event{Kind: "acked", Run: r.digest, Seq: body.Seq, Inputs: body.InputsCount, Excluded: body.ExcludedCount})
+	return n.send(&session.Ack{Statement: s.Raw()})
+}
+
+// isInput checks that this node's own contribution is among the step's inputs, and
+// that the excluded are those that the statement counts.
+func (r *run) isInput(body *receipt.Step, m *session.AckRequest) error {
+	excluded, err := receipt.ParseExcluded(m.Excluded)
+	if err != nil {
+		return err
+	}
+	if excluded.Root() != body.ExcludedRoot || uint64(len(excluded)) != body.ExcludedCount {
+		return errors.New("the excluded nodes are not those of the step statement")
+	}
+	sent := r.sent[body.Prev]
+	if sent == nil {
+		return errors.New("this node has no contribution that could be in the step")
+	}
+	proof := receipt.Proof{Index: m.Index, Size: body.InputsCount, Path: m.Path}
+	if err := proof.Verify(merkle.InputEntry(sent.Digest()), body.InputsCount, body.InputsRoot); err != nil {
+		return fmt.Errorf("this node's contribution is not among the inputs: %w", err)
+	}
+	return nil
+}
+
+// runEnded closes a run; the end statement is published already.
+func (n *Node) runEnded(m *session.Ended) error {
+	u, err := receipt.Parse(m.Statement)
+	if err != nil {
+		return err
+	}
+	r := n.runs[u.Run()]
+	if r == nil {
+		return nil
+	}
+	s, err := r.extend(m.Statement)
+	if err != nil {
+		return fmt.Errorf("end of run: %w", err)
+	}
+	body, ok := s.Body.(*receipt.End)
+	if !ok {
+		return fmt.Errorf("%s does not end a run", s.Kind)
+	}
+	if err := n.journal.Ended(r.digest, m.Statement); err != nil {
+		n.loop.Stop(err)
+		return err
+	}
+	delete(n.runs, r.digest)
+	n.apps.finish(r.digest)
+	n.log.InfoContext(n.ctx, "run ended", "run", r.digest.Short(), "outcome", body.Outcome, "code", body.Code)
+	n.loop.Job(func(ctx context.Context) func() {
+		err := n.archive(ctx, r.digest)
+		return func() {
+			if err != nil {
+				n.log.ErrorContext(n.ctx, "bundle not written", "run", r.digest.Short(), "reason", err.Error())
+			}
+			n.tell(Event{Kind: "ended", Run: r.digest, Request: r.request, Seq: body.Seq, Outcome: body.Outcome, Reason: body.Code})
+		}
+	})
+	return nil
+}
+
+// resume brings a successor of a lost enclave what it needs to go on (protocol F11).
+func (n *Node) resume() {
+	for _, r := range n.runs {
+		if r.body.Evidence == n.enclave.Evidence && r.task == nil {
+			continue // its own enclave, which knows the run
+		}
+		m := &session.Resume{Uplink: r.uplink[:]}
+		n.journal.View(func(s *journal.State) {
+			j := s.Runs[r.digest]
+			m.Offer = j.Offer
+			if j.Downlink != nil {
+				m.Downlink = append([]byte(nil), j.Downlink[:]...)
+			}
+			m.Tasks = slices.Clone(j.Tasks[max(0, len(j.Tasks)-session.MaxResume):])
+			m.Contributions = slices.Clone(j.Contributions[max(0, len(j.Contributions)-session.MaxResume):])
+		})
+		if err := n.send(m); err != nil {
+			n.log.ErrorContext(n.ctx, "run not resumed", "run", r.digest.Short(), "reason", err.Error())
+		}
+	}
+}

@@ -1,0 +1,189 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/concordat/concordat/chunkstore"
+	"github.com/concordat/concordat/chunkstore/object"
+	"github.com/concordat/concordat/chunkstore/transfer"
+	"github.com/concordat/concordat/internal/flower"
+	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/verifier/receipt"
+)
+
+// answer has a released step answered: its outputs are fetched and opened, the app
+// runs on them, and what it replies is sealed, stored at the link and signed for.
+func (n *Node) answer(r *run, m *session.Task) {
+	t, uplink, down := r.task, r.uplink, *r.down
+	if before := r.sent[t.step.Digest()]; before != nil {
+		return // answered before a restart: the resume carries it
+	}
+	n.loop.Job(func(ctx context.Context) func() {
+		w := work{n: n, r: r, body: t.body, step: t.step.Digest()}
+		metrics, err := w.open(ctx, m.Manifest, down)
+		if err == nil {
+			n.loop.Post(func() { n.stepSeen(r, t, metrics, w) })
+		}
+		if err != nil || t.body.Opens == receipt.OpensNone {
+			return func() { n.answered(r, t, nil, err) }
+		}
+		c, err := w.work(ctx, uplink)
+		return func() { n.answered(r, t, c, err) }
+	})
+}
+
+// stepSeen tells the users what a step brought.
+func (n *Node) stepSeen(r *run, t *task, metrics map[string]float64, w work) {
+	n.tell(Event{Kind: "step", Run: r.digest, Request: r.request, Seq: t.body.Seq, Round: t.body.Round, Opens: t.body.Opens,
+		Inputs: t.body.InputsCount, Excluded: t.body.ExcludedCount, Metrics: metrics, Moved: w.moved, Saved: w.saved})
+}
+
+// answered signs the contribution and sends it.
+func (n *Node) answered(r *run, t *task, c *sealed, err error) {
+	if err != nil {
+		var f *flower.Failure
+		if errors.As(err, &f) {
+			// The text may hold data: it stays in this node's log (protocol F21).
+			n.log.ErrorContext(n.ctx, "app failed", "run", r.digest.Short(), "step", t.body.Seq, "error", f.Error(), "text", f.LocalText())
+		} else {
+			n.log.ErrorContext(n.ctx, "step not answered", "run", r.digest.Short(), "step", t.body.Seq, "reason", err.Error())
+		}
+		n.tell(Event{Kind: "failed", Run: r.digest, Seq: t.body.Seq, Reason: err.Error()})
+		return
+	}
+	if c == nil || n.runs[r.digest] != r {
+		return
+	}
+	if err := r.chain.MayContribute(t.body.Seq, t.step.Digest()); err != nil {
+		n.log.WarnContext(n.ctx, "contribution withheld", "run", r.digest.Short(), "reason", err.Error())
+		return
+	}
+	s, err := n.sign(receipt.KindContribution, r.digest, &receipt.Contribution{
+		Seq: t.body.Seq, Step: t.step.Digest(), Manifest: Digest(c.parcel.Manifest.ID), ChunkRoot: c.parcel.Root, Count: c.parcel.Count,
+	})
+	if err != nil {
+		n.loop.Stop(err)
+		return
+	}
+	msg := &session.Contribution{Statement: s.Raw(), Manifest: session.ManifestRef{OID: Digest(c.parcel.Manifest.OID), ID: Digest(c.parcel.Manifest.ID), Size: c.parcel.Manifest.Size}}
+	if err := n.journal.Contributed(s, msg); err != nil {
+		n.loop.Stop(err)
+		return
+	}
+	r.sent[t.step.Digest()] = s
+	n.tell(Event{Kind: "contributed", Run: r.digest, Seq: t.body.Seq, Moved: c.moved, Saved: c.saved})
+	if err := n.send(msg); err != nil {
+		n.log.WarnContext(n.ctx, "contribution waits for an enclave", "run", r.digest.Short(), "reason", err.Error())
+	}
+}
+
+// work is one task in progress, off the loop.
+type work struct {
+	n            *Node
+	r            *run
+	body         *receipt.Step
+	step         Digest
+	content      object.ID
+	objects      map[object.ID][]byte
+	moved, saved uint64
+}
+
+// sealed is what a reply became.
+type sealed struct {
+	parcel       chunkstore.Sealed
+	moved, saved uint64
+}
+
+// open fetches a step's outputs and opens them: only chunks under the root that the
+// released statement signs, each checked against it.
+func (w *work) open(ctx context.Context, ref session.ManifestRef, down [32]byte) (map[string]float64, error) {
+	key := chunkstore.NewDownlink(down, w.r.digest, w.body.Generation)
+	remote := transfer.NewReader(w.n.chunks, chunkstore.Scope{Federation: w.n.fed, Run: w.r.digest})
+	parcel, err := chunkstore.OpenParcel(ctx, key, chunkstore.Ref{OID: object.ID(ref.OID), ID: chunkstore.ID(ref.ID), Size: ref.Size}, w.body.OutputsRoot, w.body.OutputsCount, remote.Fetch)
+	if err != nil {
+		return nil, fmt.Errorf("outputs of step %d: %w", w.body.Seq, err)
+	}
+	w.objects = map[object.ID][]byte{}
+	for _, x := range parcel.Objects() {
+		raw, cached := w.n.apps.cached(w.r.digest, x.OID)
+		if !cached {
+			if raw, err = parcel.Open(ctx, x.OID); err != nil {
+				return nil, fmt.Errorf("outputs of step %d: %w", w.body.Seq, err)
+			}
+		} else {
+			w.saved += x.Stored
+		}
+		w.objects[x.OID] = raw
+	}
+	w.n.apps.cache(w.r.digest, w.objects)
+	w.content = parcel.Root()
+	w.moved += remote.Bytes()
+	return aggregated(w.content, w.objects)
+}
+
+// aggregated reads the metrics of the members together out of a step's outputs.
+func aggregated(root object.ID, objects map[object.ID][]byte) (map[string]float64, error) {
+	dict, err := object.InflateRecordDict(root, func(id object.ID) ([]byte, error) { return lookup(objects, id) })
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]float64{}
+	if m, ok := dict.Get(session.RecordMetrics).(object.MetricRecord); ok {
+		for _, x := range m {
+			switch v := x.Value.(type) {
+			case object.Double:
+				out[x.Key] = float64(v)
+			case object.Sint:
+				out[x.Key] = float64(v)
+			case object.Uint:
+				out[x.Key] = float64(v)
+			}
+		}
+	}
+	return out, nil
+}
+
+func lookup(objects map[object.ID][]byte, id object.ID) ([]byte, error) {
+	raw, ok := objects[id]
+	if !ok {
+		return nil, errors.New("object is missing")
+	}
+	return raw, nil
+}
+
+// work runs the app and seals its reply.
+func (w *work) work(ctx context.Context, uplink [32]byte) (*sealed, error) {
+	reply, err := w.n.apps.do(ctx, w.r, flower.Instruction{
+		Type: w.body.Opens, Round: w.body.Round, Content: w.content,
+		Get: func(id object.ID) ([]byte, error) { return lookup(w.objects, id) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := w.bounded(reply); err != nil {
+		return nil, err
+	}
+	key := chunkstore.NewUplink(uplink, w.r.digest, w.body.Seq)
+	up := w.n.chunks.Upload(ctx, chunkstore.Scope{Federation: w.n.fed, Run: w.r.digest, Owner: w.n.id})
+	p := chunkstore.NewParcel(key, up.Add)
+	err = reply.Tree.PostOrder(func(id object.ID) error { return p.Add(reply.Objects[id]) })
+	var s chunkstore.Sealed
+	if err == nil {
+		s, err = p.Close()
+	}
+	if err = errors.Join(err, up.Close()); err != nil {
+		return nil, fmt.Errorf("contribution to step %d: %w", w.body.Seq, err)
+	}
+	return &sealed{parcel: s, moved: up.Sent(), saved: up.Saved()}, nil
+}
+
+// bounded lets out of a reply only what the policy lets out (protocol F21).
+func (w *work) bounded(reply *flower.Reply) error {
+	dict, err := object.InflateRecordDict(reply.Content, func(id object.ID) ([]byte, error) { return lookup(reply.Objects, id) })
+	if err != nil {
+		return err
+	}
+	return session.CheckReply(dict, w.n.policy)
+}
