@@ -1,0 +1,121 @@
+package grpcapp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	flwr "github.com/concordat/concordat/api/flwr/proto"
+	"github.com/concordat/concordat/chunkstore/object"
+	"github.com/concordat/concordat/internal/flower"
+)
+
+// server translates calls; guard has checked the token of each.
+type server struct {
+	flwr.UnimplementedClientAppIoServer
+	app *flower.App
+}
+
+// SendAppHeartbeat says whether the process is to go on.
+func (s *server) SendAppHeartbeat(context.Context, *flwr.SendAppHeartbeatRequest) (*flwr.SendAppHeartbeatResponse, error) {
+	select {
+	case <-s.app.Done():
+		return &flwr.SendAppHeartbeatResponse{}, nil
+	default:
+		return &flwr.SendAppHeartbeatResponse{Success: true}, nil
+	}
+}
+
+// PullAppInputs returns what the process is to run, and its context.
+func (s *server) PullAppInputs(context.Context, *flwr.PullAppInputsRequest) (*flwr.PullAppInputsResponse, error) {
+	return inputs(s.app)
+}
+
+// PullMessage holds the call until there is an instruction.
+func (s *server) PullMessage(ctx context.Context, _ *flwr.PullAppMessagesRequest) (*flwr.PullAppMessagesResponse, error) {
+	m, tree, err := s.app.PullMessage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &flwr.PullAppMessagesResponse{
+		// The content is present and empty: Flower demands one of content and error.
+		MessagesList:       []*flwr.Message{{Metadata: fromMetadata(m, tree.ID), Content: &flwr.RecordDict{}}},
+		MessageObjectTrees: []*flwr.ObjectTree{fromTree(tree)},
+	}, nil
+}
+
+// PullObject returns one object of the instruction.
+func (s *server) PullObject(_ context.Context, r *flwr.PullObjectRequest) (*flwr.PullObjectResponse, error) {
+	id, err := object.ParseID(r.ObjectId)
+	if err != nil {
+		return &flwr.PullObjectResponse{}, nil
+	}
+	content, err := s.app.PullObject(id)
+	if err != nil {
+		return nil, err
+	}
+	return &flwr.PullObjectResponse{ObjectFound: content != nil, ObjectAvailable: content != nil, ObjectContent: content}, nil
+}
+
+// ConfirmMessageReceived ends the handing out of the instruction's objects.
+func (s *server) ConfirmMessageReceived(context.Context, *flwr.ConfirmMessageReceivedRequest) (*flwr.ConfirmMessageReceivedResponse, error) {
+	if err := s.app.Confirm(); err != nil {
+		return nil, err
+	}
+	return &flwr.ConfirmMessageReceivedResponse{}, nil
+}
+
+// PushMessage announces the reply.
+func (s *server) PushMessage(_ context.Context, r *flwr.PushAppMessagesRequest) (*flwr.PushAppMessagesResponse, error) {
+	if len(r.MessagesList) != 1 || len(r.MessageObjectTrees) != 1 {
+		return nil, fmt.Errorf("%w: %d messages and %d trees, want one of each", flower.ErrRefused, len(r.MessagesList), len(r.MessageObjectTrees))
+	}
+	m := r.MessagesList[0]
+	if m.Metadata == nil || (m.Content == nil) == (m.Error == nil) {
+		return nil, fmt.Errorf("%w: message without metadata, or not with one of content and error", flower.ErrRefused)
+	}
+	var failed *flower.Failure
+	if m.Error != nil {
+		failed = flower.NewFailure(m.Error.Code, m.Error.Reason)
+	}
+	tree, err := toTree(r.MessageObjectTrees[0])
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", flower.ErrRefused, err)
+	}
+	missing, err := s.app.PushMessage(toMetadata(m.Metadata), tree, failed)
+	if err != nil {
+		return nil, err
+	}
+	res := &flwr.PushAppMessagesResponse{MessageIds: []string{m.Metadata.MessageId}}
+	for _, id := range missing {
+		res.ObjectsToPush = append(res.ObjectsToPush, id.String())
+	}
+	return res, nil
+}
+
+// PushObject takes one object of the reply.
+func (s *server) PushObject(_ context.Context, r *flwr.PushObjectRequest) (*flwr.PushObjectResponse, error) {
+	id, err := object.ParseID(r.ObjectId)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", flower.ErrRefused, err)
+	}
+	if err := s.app.PushObject(id, r.ObjectContent); err != nil {
+		return nil, err
+	}
+	return &flwr.PushObjectResponse{Stored: true}, nil
+}
+
+// PushAppOutputs takes the state that the process leaves.
+func (s *server) PushAppOutputs(_ context.Context, r *flwr.PushAppOutputsRequest) (*flwr.PushAppOutputsResponse, error) {
+	state, err := proto.Marshal(r.GetContext().GetState())
+	if err != nil {
+		return nil, fmt.Errorf("%w: state: %w", flower.ErrRefused, err)
+	}
+	// A process that repeats the call has not heard the answer to the first.
+	if err := s.app.PushOutputs(state); err != nil && !errors.Is(err, flower.ErrFinished) {
+		return nil, err
+	}
+	return &flwr.PushAppOutputsResponse{}, nil
+}
