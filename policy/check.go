@@ -88,7 +88,7 @@ func (c *checker) members(p *Policy) {
 			c.key(fmt.Sprintf("%s.policy_keys[%d]", at, j), k)
 		}
 		c.key(at+".issuer_key", m.IssuerKey)
-		c.verifierKey(at+".witness_key", m.WitnessKey, vkeyEd25519, vkeyCosignature)
+		c.verifierKey(at+".witness_key", m.WitnessKey, vkeyWitness)
 	}
 	if m := uint64(len(p.Members)); 2*p.Approvals <= m || p.Approvals > m {
 		c.add("approvals", "are %d of %d members, want more than half and at most all", p.Approvals, m)
@@ -116,7 +116,7 @@ func (c *checker) evidence(e *Evidence) {
 }
 
 func (c *checker) log(p *Policy) {
-	if name := c.verifierKey("log.key", p.Log.Key, vkeyEd25519); p.Log.Origin == "" {
+	if name := c.verifierKey("log.key", p.Log.Key, vkeyLog); p.Log.Origin == "" {
 		c.add("log.origin", "missing")
 	} else if name != "" && name != p.Log.Origin {
 		c.add("log.origin", "%q is not the name %q in log.key", p.Log.Origin, name) // C2SP tlog-checkpoint: the log signs under its origin
@@ -258,12 +258,12 @@ func (c *checker) key(field string, k cose.Key) {
 }
 
 // verifierKey is key for the C2SP form; it returns the key's name, or "".
-func (c *checker) verifierKey(field, s string, types ...byte) string {
+func (c *checker) verifierKey(field, s string, typ byte) string {
 	if s == "" {
 		c.add(field, "missing")
 		return ""
 	}
-	name, pub, err := parseVerifierKey(s, types...)
+	name, pub, err := parseVerifierKey(s, typ)
 	if err != nil {
 		c.add(field, "%v", err)
 		return ""

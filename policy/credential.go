@@ -101,11 +101,11 @@ func (p *Policy) holder(k cose.Key) string {
 		if m.IssuerKey == k {
 			return "issuer key of " + string(m.ID)
 		}
-		if sameVerifierKey(m.WitnessKey, k) {
+		if sameVerifierKey(m.WitnessKey, vkeyWitness, k) {
 			return "witness key of " + string(m.ID)
 		}
 	}
-	if sameVerifierKey(p.Log.Key, k) {
+	if sameVerifierKey(p.Log.Key, vkeyLog, k) {
 		return "log key"
 	}
 	return ""

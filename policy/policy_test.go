@@ -99,7 +99,7 @@ func example() *Policy {
 		Evidence: Evidence{MaxAge: 600, MaxCollateralAge: 30 * 86400, MaxEpochAge: 7 * 86400, MaxRoundsPerEpoch: 1000},
 		Log: Log{
 			Origin:              "log.example/consortium",
-			Key:                 verifierKey("log.example/consortium", vkeyEd25519, signer("log")),
+			Key:                 verifierKey("log.example/consortium", vkeyLog, signer("log")),
 			Witnesses:           2,
 			MaxUnpublishedSteps: 1,
 			DenialLag:           3600,
@@ -115,12 +115,12 @@ func example() *Policy {
 		},
 		Nodes: NodeRules{MessageTypes: []string{"evaluate", "train"}, MetricKeys: []string{"accuracy", "loss"}, CredentialAge: 90 * 86400},
 	}
-	for i, id := range memberIDs {
+	for _, id := range memberIDs {
 		p.Members = append(p.Members, Member{
 			ID:         id,
 			PolicyKeys: []cose.Key{policyKey(id).Public()},
 			IssuerKey:  issuerKey(id).Public(),
-			WitnessKey: verifierKey(string(id)+"/witness", []byte{vkeyEd25519, vkeyCosignature}[i%2], signer(string(id), "witness")),
+			WitnessKey: verifierKey(string(id)+"/witness", vkeyWitness, signer(string(id), "witness")),
 		})
 	}
 	return p

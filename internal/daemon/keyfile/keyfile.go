@@ -1,7 +1,7 @@
 // Package keyfile keeps private keys in files: made once, never overwritten,
 // readable by their owner alone.
 //
-// Start with [Create] and [ReadSigner]. It encrypts nothing: whoever wants keys
+// Start with [CreateSigner] and [ReadSigner], for a witness [CreateWitness] and [ReadWitness]. It encrypts nothing: whoever wants keys
 // encrypted at rest puts them on a volume that is. On systems without Unix
 // permissions it cannot tell who else may read a file, and says so by an error.
 package keyfile

@@ -2,7 +2,9 @@ package keyfile
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/verifier/tlog"
 )
 
 func TestSigner(t *testing.T) {
@@ -72,5 +75,48 @@ func TestReadRefuses(t *testing.T) {
 	}
 	if _, err := ReadSigner(filepath.Join(dir, "missing")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing: %v", err)
+	}
+}
+
+func TestWitness(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "witness.key")
+	want, err := CreateWitness(path, "hospital-a/witness")
+	if err != nil {
+		t.Fatal(err)
+	}
+	priv, k, err := ReadWitness(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k != want || !k.IsWitness() || k.Name() != "hospital-a/witness" {
+		t.Errorf("key %v, want %v", k, want)
+	}
+	if again, err := tlog.NewWitnessKey(k.Name(), priv.Public().(ed25519.PublicKey)); err != nil || again != want {
+		t.Errorf("the private key is of %v, %v", again, err)
+	}
+	line, err := Read(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range line {
+		bad := bytes.Clone(line)
+		bad[i] ^= 1
+		file := filepath.Join(dir, fmt.Sprint("bad", i))
+		if err := Create(file, bad); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := ReadWitness(file); err == nil {
+			t.Errorf("byte %d may change", i)
+		} else if strings.Contains(err.Error(), string(line[len(line)-20:len(line)-1])) {
+			t.Errorf("error shows the key: %v", err)
+		}
+	}
+	if _, err := CreateWitness(filepath.Join(dir, "x"), "no spaces"); err == nil {
+		t.Error("created a key with a bad name")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "x")); err == nil {
+		t.Error("left a file behind")
 	}
 }
