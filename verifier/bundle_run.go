@@ -1,0 +1,336 @@
+package verifier
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/policy"
+	"github.com/concordat/concordat/verifier/receipt"
+)
+
+// runAudit is one run of interest: what the log holds of it, and what the bundle
+// holds beside the log.
+type runAudit struct {
+	digest     cose.Digest
+	statements []placedStatement // signed by enclaves whose evidence counts, within their interval
+	forged     []string          // entries that claim to be of the run and are not signed
+	outside    []string          // entries signed outside the interval of their key
+
+	name    string
+	body    *receipt.Run
+	policy  *policy.Policy // of the enclave that began the run
+	cohort  receipt.Cohort
+	members map[cose.Digest]string   // of the cohort, by node
+	keys    map[cose.Digest]cose.Key // of the cohort, by node
+	report  *RunReport
+}
+
+type placedStatement struct {
+	index uint64
+	*receipt.Statement
+	by *enclave
+}
+
+// StepRules returns what a [receipt.StepChain] needs to know of p. Node, enclave
+// and verifier all take it from here.
+func StepRules(p *policy.Policy) receipt.Rules {
+	return receipt.Rules{
+		MinContributors: p.Release.MinContributors,
+		Collusion:       p.Release.Collusion,
+		Dropouts:        p.Release.Dropouts,
+		Opens:           slices.Clone(p.Nodes.MessageTypes),
+		StepsPerEpoch:   p.Evidence.MaxRoundsPerEpoch,
+	}
+}
+
+// finishRun makes every check of one run. A check that cannot be made because of
+// one before it is left out: that one was no pass.
+func (a *audit) finishRun(r *runAudit) {
+	r.name = "run[" + r.digest.Short() + "]."
+	a.checkForged(r)
+	// The order inside a run is that of the issuers' chains, not the log's.
+	slices.SortStableFunc(r.statements, func(x, y placedStatement) int {
+		return cmp.Or(cmp.Compare(x.by.claims.Epoch, y.by.claims.Epoch), cmp.Compare(x.Seq, y.Seq))
+	})
+	i := slices.IndexFunc(r.statements, func(s placedStatement) bool { return s.Kind == receipt.KindRun })
+	if i < 0 {
+		a.missing(r.name+"statement", "the run statement in the log, by an enclave whose evidence counts", a.whyNoEnclave())
+		return
+	}
+	first := r.statements[i]
+	r.body, r.policy = first.Body.(*receipt.Run), first.by.policy
+	a.report.Runs = append(a.report.Runs, RunReport{
+		Run: r.digest, RunID: r.body.RunID, App: r.body.App, Config: r.body.Config, Strategy: r.body.Strategy, Class: r.body.Class,
+		Exposure: r.body.Exposure, Nodes: r.body.Nodes, Rounds: r.body.Rounds, Members: []string{},
+	})
+	r.report = &a.report.Runs[len(a.report.Runs)-1]
+	if b, ok := a.log.placed(first.index); ok {
+		r.report.Began = b.until
+	}
+	a.pass(r.name+"statement", "entry %d, by instance %s, epoch %d", first.index, first.by.claims.Instance, first.by.claims.Epoch)
+	a.checkEnclaves(r)
+	at, err := a.judged(first.index)
+	if err != nil {
+		a.missing(r.name+"time", err.Error(), "")
+		at = a.newestTime()
+	}
+	if !a.checkCohort(r, at) {
+		return
+	}
+	a.checkRequest(r, at)
+	a.checkTerms(r)
+	a.checkRunDenials(r, first.index)
+	a.checkSteps(r, first)
+}
+
+// newestTime is the best guess at a time where the own witness gives none: the
+// verdict is incomplete already.
+func (a *audit) newestTime() time.Time {
+	if n := len(a.log.points); n > 0 {
+		return a.log.points[n-1].last
+	}
+	return time.Time{}
+}
+
+// whyNoEnclave says what is wrong with the evidence, if anything is.
+func (a *audit) whyNoEnclave() string {
+	for _, rep := range a.enclaves.reports {
+		if rep.Reason != "" {
+			return fmt.Sprintf("evidence statement %s at entry %d: %s", rep.Statement.Short(), rep.Index, rep.Reason)
+		}
+	}
+	return ""
+}
+
+func (a *audit) checkForged(r *runAudit) {
+	if len(r.forged) > 0 {
+		a.fail(r.name+"signatures", "statements that their enclave signed", strings.Join(r.forged, ", "))
+	}
+	if len(r.outside) > 0 {
+		a.fail(r.name+"key-interval", "statements within the interval of log indices of their key", strings.Join(r.outside, ", "))
+	}
+}
+
+// checkEnclaves checks every instance that signed something of the run.
+func (a *audit) checkEnclaves(r *runAudit) {
+	var done []*enclave
+	for _, s := range r.statements {
+		if slices.Contains(done, s.by) {
+			continue
+		}
+		done = append(done, s.by)
+		a.checkEnclave(r, s.by)
+	}
+}
+
+func (a *audit) checkEnclave(r *runAudit, e *enclave) {
+	name := fmt.Sprintf("%senclave[%d].", r.name, e.claims.Epoch)
+	for _, rep := range a.enclaves.reports {
+		if _, ok := e.evidence[rep.Statement]; ok && !slices.ContainsFunc(a.report.Evidence, func(x EvidenceReport) bool { return x.Statement == rep.Statement }) {
+			a.report.Evidence = append(a.report.Evidence, rep)
+		}
+	}
+	a.pass(name+"evidence", "instance %s, %d evidence statements from entry %d on", e.claims.Instance, len(e.evidence), e.from)
+	var last placedStatement
+	for _, s := range r.statements {
+		if s.by == e {
+			last = s
+			a.checkNamedEvidence(name, s)
+		}
+	}
+	for _, u := range a.enclaves.unknown {
+		if u.epoch >= e.claims.Epoch && u.index <= last.index && (u.instance != e.claims.Instance || u.index < e.from) {
+			a.missing(name+"epoch", fmt.Sprintf("evidence of entry %d, which claims epoch %d", u.index, u.epoch), u.reason)
+			break
+		}
+	}
+	err := e.checkChain()
+	var none missingError
+	switch {
+	case err == nil:
+		a.pass(name+"statements", "numbers 1 to %d without a gap", len(e.chain))
+	case errors.As(err, &none):
+		a.missing(name+"statements", string(none), "the enclave signed something that this log does not hold")
+	default:
+		a.fail(name+"statements", "one chain of statements", err.Error())
+	}
+	// Certainly too old: even the shortest time between the two is too long.
+	from, ok1 := a.log.placed(e.from)
+	to, ok2 := a.log.placed(last.index)
+	if limit := e.policy.Evidence.MaxEpochAge.Duration(); ok1 && ok2 && !to.after.IsZero() && to.after.Sub(from.until) > limit {
+		a.fail(name+"age", "statements within "+limit.String()+" of the epoch's evidence", to.after.Sub(from.until).String())
+	}
+}
+
+// checkNamedEvidence checks that a statement names evidence of its own enclave,
+// and that a run began while that was fresh.
+func (a *audit) checkNamedEvidence(name string, s placedStatement) {
+	var named cose.Digest
+	switch b := s.Body.(type) {
+	case *receipt.Run:
+		named = b.Evidence
+	case *receipt.Step:
+		named = b.Evidence
+	default:
+		return
+	}
+	index, ok := s.by.evidence[named]
+	if !ok {
+		a.fail(name+"named", fmt.Sprintf("entry %d to name evidence of its enclave that counts", s.index), named.Short())
+		return
+	}
+	if s.Kind != receipt.KindRun {
+		return
+	}
+	from, ok1 := a.log.placed(index)
+	to, ok2 := a.log.placed(s.index)
+	if limit := s.by.policy.Evidence.MaxAge.Duration(); ok1 && ok2 && !to.after.IsZero() && to.after.Sub(from.until) > limit {
+		a.fail(name+"fresh", "evidence not older than "+limit.String()+" when the run began", to.after.Sub(from.until).String())
+	}
+}
+
+// checkCohort reads the cohort and its credentials.
+func (a *audit) checkCohort(r *runAudit, at time.Time) bool {
+	raw := a.blobs[blobKey{receipt.RoleCohort, r.body.Cohort}]
+	if raw == nil {
+		a.missing(r.name+"cohort", "cohort "+r.body.Cohort.Short(), "")
+		return false
+	}
+	c, err := receipt.ParseCohort(raw)
+	if err != nil || c.Digest() != r.body.Cohort {
+		a.fail(r.name+"cohort", "cohort "+r.body.Cohort.Short(), fmt.Sprintf("%s, %v", cose.Sum(raw).Short(), err))
+		return false
+	}
+	r.cohort, r.members, r.keys = c, make(map[cose.Digest]string, len(c)), make(map[cose.Digest]cose.Key, len(c))
+	for _, p := range c {
+		r.members[p.Node] = p.Member
+		if !slices.Contains(r.report.Members, p.Member) {
+			r.report.Members = append(r.report.Members, p.Member)
+		}
+		k, member, err := a.credential(r, p.Node, at)
+		var none missingError
+		switch {
+		case errors.As(err, &none):
+			a.missing(r.name+"cohort", string(none), "")
+			return false
+		case err != nil:
+			a.fail(r.name+"cohort", "a credential of node "+p.Node.Short(), err.Error())
+			return false
+		case member != p.Member:
+			a.fail(r.name+"cohort", fmt.Sprintf("node %s to be of %s", p.Node.Short(), p.Member), "its credential is of "+member)
+			return false
+		}
+		r.keys[p.Node] = k
+	}
+	a.pass(r.name+"cohort", "%d nodes of %d members, each with its member's credential", len(c), c.Members())
+	return true
+}
+
+// credential returns the key and the member of a node.
+func (a *audit) credential(r *runAudit, node cose.Digest, at time.Time) (cose.Key, string, error) {
+	raw := a.blobs[blobKey{receipt.RoleCredential, node}]
+	if raw == nil {
+		return cose.Key{}, "", missingError("the credential of node " + node.Short())
+	}
+	c, m, err := r.policy.VerifyCredential(raw, at)
+	if err != nil {
+		return cose.Key{}, "", err
+	}
+	if c.NodeID() != node {
+		return cose.Key{}, "", fmt.Errorf("credential is of node %s", c.NodeID().Short())
+	}
+	return c.NodeKey, string(m), nil
+}
+
+// checkRequest checks that a member's node asked for exactly this run (protocol
+// F3).
+func (a *audit) checkRequest(r *runAudit, at time.Time) {
+	name := r.name + "request"
+	raw := a.blobs[blobKey{receipt.RoleRequest, r.body.Request}]
+	if raw == nil {
+		a.missing(name, "the run request "+r.body.Request.Short(), "")
+		return
+	}
+	key, member, err := a.credential(r, r.body.Requester, at)
+	var none missingError
+	if errors.As(err, &none) {
+		a.missing(name, string(none), "")
+		return
+	}
+	if err == nil {
+		err = a.judgeRequest(r, raw, key)
+	}
+	if err != nil {
+		a.fail(name, "a request by node "+r.body.Requester.Short()+" for this run", err.Error())
+		return
+	}
+	r.report.Requester = member
+	a.pass(name, "by a node of %s", member)
+}
+
+func (a *audit) judgeRequest(r *runAudit, raw []byte, key cose.Key) error {
+	u, err := receipt.Parse(raw)
+	if err != nil {
+		return err
+	}
+	s, err := u.Verify(key)
+	if err != nil {
+		return err
+	}
+	q, ok := s.Body.(*receipt.RunRequest)
+	switch {
+	case !ok || s.Digest() != r.body.Request || s.Federation != a.trust.Federation:
+		return fmt.Errorf("another statement: %s %s", s.Kind, s.Digest().Short())
+	case q.App != r.body.App || q.Config != r.body.Config || q.Strategy != r.body.Strategy || q.Rounds != r.body.Rounds:
+		return errors.New("it asks for another app, configuration, strategy or number of rounds")
+	}
+	return nil
+}
+
+// checkTerms checks the run against the policy.
+func (a *audit) checkTerms(r *runAudit) {
+	b, p := r.body, r.policy
+	terms := policy.RunTerms{App: b.App, Config: b.Config, Exposure: policy.Exposure(b.Exposure), Strategy: b.Strategy, Rounds: b.Rounds}
+	for _, m := range r.report.Members {
+		terms.Cohort = append(terms.Cohort, policy.MemberID(m))
+	}
+	if app := p.App(b.App); app != nil {
+		r.report.AppName = app.Name
+	}
+	if err := p.AllowRun(terms); err != nil {
+		a.fail(r.name+"policy", "a run that policy version "+fmt.Sprint(p.Version)+" allows", err.Error())
+		return
+	}
+	if class, _ := policy.StrategyClass(b.Strategy); string(class) != b.Class {
+		a.fail(r.name+"policy", fmt.Sprintf("strategy %s to be %s", b.Strategy, class), b.Class)
+		return
+	}
+	a.pass(r.name+"policy", "app, configuration, strategy, rounds and cohort are allowed by version %d", p.Version)
+	if policy.Exposure(b.Exposure) == policy.ExposureIndividual {
+		a.report.NotProven = append(slices.Clone(a.report.NotProven),
+			fmt.Sprintf("that the outputs of app %s carry nothing about one member: it sees single updates, and the members approved this code by digest", b.App.Short()))
+	}
+}
+
+func (a *audit) checkRunDenials(r *runAudit, index uint64) {
+	things := []deniable{{policy.DenyApp, r.body.App[:], "app " + r.body.App.Short()}}
+	var done []*enclave
+	for _, s := range r.statements {
+		if !slices.Contains(done, s.by) {
+			done = append(done, s.by)
+			things = append(things, s.by.denials...)
+		}
+	}
+	for _, p := range r.cohort {
+		credential := cose.Sum(a.blobs[blobKey{receipt.RoleCredential, p.Node}])
+		things = append(things,
+			deniable{policy.DenyKey, p.Node[:], "node " + p.Node.Short() + " of " + p.Member},
+			deniable{policy.DenyCredential, credential[:], "the credential of node " + p.Node.Short() + " of " + p.Member})
+	}
+	a.checkDenials(r.name+"denials", index, things)
+}
