@@ -193,8 +193,11 @@ func (a *App) Authenticate(token string) error {
 // answer to the first call may have been lost.
 func (a *App) PullMessage(ctx context.Context) (object.Metadata, Tree, error) {
 	a.mu.Lock()
-	t := a.current
+	t, ended := a.current, a.ended
 	a.mu.Unlock()
+	if ended != nil {
+		return object.Metadata{}, Tree{}, ended
+	}
 	if t != nil && !t.isAnswered() {
 		return t.metadata, t.tree, nil
 	}

@@ -92,6 +92,9 @@ func guard(app *flower.App) grpc.UnaryServerInterceptor {
 // thing: PERMISSION_DENIED is "the run has stopped", UNAVAILABLE is retried for
 // ever, and all else ends it.
 func refusal(err error) error {
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
 	switch {
 	case errors.Is(err, flower.ErrToken):
 		return status.Error(codes.Unauthenticated, "Authentication failed.") // Flower's words
