@@ -23,8 +23,9 @@ import (
 // [Address.String]. Its methods are safe for concurrent use, and what they did is
 // durable when they return.
 type Store interface {
-	// Enqueue adds a payload to recipient's queue. The same again is no error.
-	Enqueue(ctx context.Context, federation cose.Digest, handle [16]byte, sender, recipient string, payload []byte) error
+	// Enqueue adds n payloads of one sender to their recipients' queues, in this
+	// order, and returns the outcome of each. The same again is no error.
+	Enqueue(ctx context.Context, federation cose.Digest, sender string, n int, at func(i int) (handle [16]byte, recipient string, payload []byte)) []error
 	// Pending calls each for what waits after the sequence number, in order, until
 	// it returns false.
 	Pending(ctx context.Context, federation cose.Digest, recipient string, after int64, each func(seq int64, handle [16]byte, sender string, payload []byte) bool) error
@@ -73,6 +74,12 @@ func parse(s string) (Address, error) {
 	return a, nil
 }
 
+// ErrMalformed is wrapped by errors about addresses and payloads that nobody can
+// have.
+var ErrMalformed = errors.New("malformed")
+
+var errAddress = fmt.Errorf("mailbox: %w: address", ErrMalformed)
+
 // MaxPayload bounds one payload: an offer of 1 MiB in its record.
 const MaxPayload = 1<<20 + 64<<10
 
@@ -92,27 +99,54 @@ func New(s Store, federation cose.Digest) *Exchange {
 	return &Exchange{store: s, federation: federation, boxes: make(map[Address]*Box)}
 }
 
-// Post puts a payload into to's box; it is durable when Post returns nil. handle
-// is the sender's choice and makes a repeated Post of the same payload one.
-func (x *Exchange) Post(ctx context.Context, from, to Address, handle [16]byte, payload []byte) error {
-	if !from.Valid() || from == NewestEnclave || !to.Valid() {
-		return errors.New("mailbox: malformed address")
+// Letter is one payload to send. Handle is the sender's choice and makes a
+// repeated Post of the same payload one.
+type Letter struct {
+	Handle  [16]byte
+	To      Address
+	Payload []byte
+}
+
+// Post puts one sender's payloads into boxes, in this order, and returns for each
+// nil, when it is durable, or why it was not stored. Many in one call cost about
+// as much as one.
+func (x *Exchange) Post(ctx context.Context, from Address, letters ...Letter) []error {
+	errs := make([]error, len(letters))
+	if !from.Valid() || from == NewestEnclave {
+		for i := range errs {
+			errs[i] = errAddress
+		}
+		return errs
 	}
-	if len(payload) == 0 || len(payload) > MaxPayload {
-		return fmt.Errorf("mailbox: payload of %d bytes, want 1 to %d", len(payload), MaxPayload)
+	var good []int
+	for i, l := range letters {
+		switch {
+		case !l.To.Valid():
+			errs[i] = errAddress
+		case len(l.Payload) == 0 || len(l.Payload) > MaxPayload:
+			errs[i] = fmt.Errorf("mailbox: %w: payload of %d bytes, want 1 to %d", ErrMalformed, len(l.Payload), MaxPayload)
+		default:
+			good = append(good, i)
+		}
 	}
-	if err := x.store.Enqueue(ctx, x.federation, handle, from.String(), to.String(), payload); err != nil {
-		return err
-	}
+	outcome := x.store.Enqueue(ctx, x.federation, from.String(), len(good), func(i int) ([16]byte, string, []byte) {
+		l := &letters[good[i]]
+		return l.Handle, l.To.String(), l.Payload
+	})
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if b := x.boxes[to]; b != nil {
-		b.wakeUp()
+	for j, i := range good {
+		if errs[i] = outcome[j]; errs[i] != nil {
+			continue
+		}
+		if b := x.boxes[letters[i].To]; b != nil {
+			b.wakeUp()
+		}
+		if letters[i].To == NewestEnclave && x.newest != nil {
+			x.newest.wakeUp()
+		}
 	}
-	if to == NewestEnclave && x.newest != nil {
-		x.newest.wakeUp()
-	}
-	return nil
+	return errs
 }
 
 // Attached returns how many boxes are open.
@@ -126,7 +160,7 @@ func (x *Exchange) Attached() int {
 // age, the newest highest; nodes have none. The caller closes the box.
 func (x *Exchange) Open(a Address, rank int64) (*Box, error) {
 	if !a.Valid() || a == NewestEnclave {
-		return nil, errors.New("mailbox: malformed address")
+		return nil, errAddress
 	}
 	b := &Box{x: x, addr: a, rank: rank, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	x.mu.Lock()

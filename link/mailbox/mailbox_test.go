@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,17 +28,19 @@ type row struct {
 	payload           []byte
 }
 
-func (m *memory) Enqueue(_ context.Context, f cose.Digest, h [16]byte, sender, recipient string, payload []byte) error {
+func (m *memory) Enqueue(_ context.Context, f cose.Digest, sender string, n int, at func(int) ([16]byte, string, []byte)) []error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, r := range m.rows {
-		if r.federation == f && r.handle == h && r.sender == sender && r.recipient == recipient {
-			return nil
+	for i := range n {
+		h, recipient, payload := at(i)
+		if !slices.ContainsFunc(m.rows, func(r row) bool {
+			return r.federation == f && r.handle == h && r.sender == sender && r.recipient == recipient
+		}) {
+			m.seq++
+			m.rows = append(m.rows, row{m.seq, f, h, sender, recipient, payload})
 		}
 	}
-	m.seq++
-	m.rows = append(m.rows, row{m.seq, f, h, sender, recipient, payload})
-	return nil
+	return make([]error, n)
 }
 
 func (m *memory) Pending(_ context.Context, f cose.Digest, recipient string, after int64, each func(int64, [16]byte, string, []byte) bool) error {
@@ -83,7 +86,7 @@ func open(t *testing.T, x *Exchange, a Address, rank int64) *Box {
 
 func post(t *testing.T, x *Exchange, from, to Address, h byte, payload string) {
 	t.Helper()
-	if err := x.Post(t.Context(), from, to, [16]byte{h}, []byte(payload)); err != nil {
+	if err := errors.Join(x.Post(t.Context(), from, Letter{[16]byte{h}, to, []byte(payload)})...); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -197,8 +200,10 @@ func TestAddresses(t *testing.T) {
 		{node("n"), Address{3, strings.Repeat("x", 32)}, 1, false},
 		{Address{}, node("n"), 1, false},
 	} {
-		if err := x.Post(t.Context(), c.from, c.to, [16]byte{}, make([]byte, c.payload)); (err == nil) != c.ok {
-			t.Errorf("%v to %v, %d bytes: %v", c.from, c.to, c.payload, err)
+		good := Letter{To: node("m"), Payload: []byte("good")}
+		errs := x.Post(t.Context(), c.from, good, Letter{To: c.to, Payload: make([]byte, c.payload)}, good)
+		if (errs[1] == nil) != c.ok || c.from == node("n") && (errs[0] != nil || errs[2] != nil) {
+			t.Errorf("%v to %v, %d bytes: %v", c.from, c.to, c.payload, errs)
 		}
 	}
 	if _, err := x.Open(NewestEnclave, 1); err == nil {
@@ -220,7 +225,7 @@ func TestOrder(t *testing.T) {
 	for s := range senders {
 		wg.Go(func() {
 			for i := range each {
-				if err := x.Post(context.Background(), node(string(rune('a'+s))), NewestEnclave, [16]byte{byte(s), byte(i)}, []byte{byte(i)}); err != nil {
+				if err := errors.Join(x.Post(context.Background(), node(string(rune('a'+s))), Letter{[16]byte{byte(s), byte(i)}, NewestEnclave, []byte{byte(i)}})...); err != nil {
 					t.Error(err)
 				}
 			}

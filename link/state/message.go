@@ -9,44 +9,54 @@ import (
 	"time"
 )
 
-// Enqueue stores a payload for recipient. The same sender, recipient, handle and
+// Enqueue stores n payloads of one sender, in this order; at returns each. The
+// outcomes are returned in the same order. The same sender, recipient, handle and
 // payload again is no error and changes nothing; another payload under the handle
 // is [ErrConflict]. A full mailbox, or too much from this sender in it, is
 // [ErrFull].
-func (s *Store) Enqueue(ctx context.Context, federation Digest, handle [16]byte, sender, recipient string, payload []byte) error {
-	return s.update(ctx, func(tx *sql.Tx) error {
-		var known []byte
-		err := tx.QueryRow("SELECT payload FROM message WHERE federation = ? AND recipient = ? AND handle = ? AND sender = ?",
-			federation[:], []byte(recipient), handle[:], []byte(sender)).Scan(&known)
-		if err == nil {
-			if !bytes.Equal(known, payload) {
-				return fmt.Errorf("%w: the handle names another payload", ErrConflict)
-			}
-			return nil
+func (s *Store) Enqueue(ctx context.Context, federation Digest, sender string, n int, at func(i int) (handle [16]byte, recipient string, payload []byte)) []error {
+	do := make([]func(*sql.Tx) error, n)
+	for i := range do {
+		handle, recipient, payload := at(i)
+		do[i] = func(tx *sql.Tx) error {
+			return s.enqueue(tx, federation, handle, []byte(sender), []byte(recipient), payload)
 		}
-		if !errors.Is(err, sql.ErrNoRows) {
+	}
+	return s.updates(ctx, do...)
+}
+
+func (s *Store) enqueue(tx *sql.Tx, federation Digest, handle [16]byte, sender, recipient, payload []byte) error {
+	var known []byte
+	err := tx.QueryRow("SELECT payload FROM message WHERE federation = ? AND recipient = ? AND handle = ? AND sender = ?",
+		federation[:], recipient, handle[:], sender).Scan(&known)
+	if err == nil {
+		if !bytes.Equal(known, payload) {
+			return fmt.Errorf("%w: the handle names another payload", ErrConflict)
+		}
+		return nil
+	}
+	if !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	for _, q := range []struct {
+		sender          []byte
+		messages, bytes int64
+	}{
+		{sender, s.limits.PairMessages, s.limits.PairBytes},
+		{[]byte{}, s.limits.MailboxMessages, s.limits.MailboxBytes},
+	} {
+		var messages, bytes int64
+		err := tx.QueryRow("SELECT messages, bytes FROM queue WHERE federation = ? AND recipient = ? AND sender = ?", federation[:], recipient, q.sender).Scan(&messages, &bytes)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
-		for _, q := range []struct {
-			sender          []byte
-			messages, bytes int64
-		}{
-			{[]byte(sender), s.limits.PairMessages, s.limits.PairBytes},
-			{[]byte{}, s.limits.MailboxMessages, s.limits.MailboxBytes},
-		} {
-			var messages, bytes int64
-			err := tx.QueryRow("SELECT messages, bytes FROM queue WHERE federation = ? AND recipient = ? AND sender = ?", federation[:], []byte(recipient), q.sender).Scan(&messages, &bytes)
-			if err != nil && !errors.Is(err, sql.ErrNoRows) {
-				return err
-			}
-			if messages >= q.messages || bytes+int64(len(payload)) > q.bytes {
-				return fmt.Errorf("%w: %d payloads of %d bytes wait in the mailbox", ErrFull, messages, bytes)
-			}
+		if messages >= q.messages || bytes+int64(len(payload)) > q.bytes {
+			return fmt.Errorf("%w: %d payloads of %d bytes wait in the mailbox", ErrFull, messages, bytes)
 		}
-		_, err = tx.Exec("INSERT INTO message (federation, recipient, sender, handle, payload, sent) VALUES (?, ?, ?, ?, ?, ?)",
-			federation[:], []byte(recipient), []byte(sender), handle[:], payload, s.now().Unix())
-		return err
-	})
+	}
+	_, err = tx.Exec("INSERT INTO message (federation, recipient, sender, handle, payload, sent) VALUES (?, ?, ?, ?, ?, ?)",
+		federation[:], recipient, sender, handle[:], payload, s.now().Unix())
+	return err
 }
 
 // Pending calls each for the payloads that wait for recipient with a sequence

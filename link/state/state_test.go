@@ -87,12 +87,17 @@ func bindTwice(t *testing.T, s *Store) error {
 	return err
 }
 
+// put enqueues one payload.
+func put(s *Store, f Digest, h [16]byte, from, to string, payload []byte) error {
+	return s.Enqueue(context.Background(), f, from, 1, func(int) ([16]byte, string, []byte) { return h, to, payload })[0]
+}
+
 func TestMessages(t *testing.T) {
 	t.Parallel()
 	s := hosted(t, Limits{PairMessages: 3, PairBytes: 10, MailboxMessages: 4, MailboxBytes: 100})
 	ctx := t.Context()
 	put := func(f Digest, h byte, from, to, payload string) error {
-		return s.Enqueue(ctx, f, [16]byte{h}, from, to, []byte(payload))
+		return put(s, f, [16]byte{h}, from, to, []byte(payload))
 	}
 	for i, p := range []string{"1", "2", "3"} {
 		if err := put(fedA, byte(i), "x", "z", p); err != nil {
@@ -159,7 +164,7 @@ func TestGroup(t *testing.T) {
 			if i%2 == 1 {
 				from = fmt.Sprint(i - 1)
 			}
-			err := s.Enqueue(context.Background(), fedA, [16]byte{i}, from, "z", []byte{i})
+			err := put(s, fedA, [16]byte{i}, from, "z", []byte{i})
 			if err != nil && !errors.Is(err, ErrFull) {
 				t.Error(err)
 			}
@@ -250,7 +255,7 @@ func TestReopenAndClose(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "link.db")
 	s := openTest(t, path, DefaultLimits)
-	if err := errors.Join(s.Host(t.Context(), fedA, "o", 1, fedA), s.Enqueue(t.Context(), fedA, [16]byte{1}, "x", "z", []byte("p")), s.Close()); err != nil {
+	if err := errors.Join(s.Host(t.Context(), fedA, "o", 1, fedA), put(s, fedA, [16]byte{1}, "x", "z", []byte("p")), s.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Host(t.Context(), fedA, "o", 1, fedA); !errors.Is(err, ErrClosed) {
@@ -287,7 +292,7 @@ func BenchmarkEnqueue(b *testing.B) {
 				wg.Go(func() {
 					for i := p; i < b.N; i += parallel {
 						h := [16]byte(fmt.Appendf(nil, "%016d", i))
-						if err := s.Enqueue(context.Background(), fedA, h, fmt.Sprint(p), "z", payload); err != nil {
+						if err := put(s, fedA, h, fmt.Sprint(p), "z", payload); err != nil {
 							b.Error(err)
 						}
 					}

@@ -10,25 +10,41 @@ import (
 // first one waits.
 const maxGroup = 256
 
-// op is one write: do runs in a transaction that other writes share.
+// op is some writes in a row: each of do runs in a transaction that other writes
+// share, and has its own outcome.
 type op struct {
-	do   func(*sql.Tx) error
-	done chan error
+	do   []func(*sql.Tx) error
+	errs []error // set when done is closed
+	done chan struct{}
 }
 
 // update runs do in a transaction and returns when it is durable, or rolled back
 // because do failed. ctx bounds the wait for a place in the queue only: once
 // accepted, the outcome is always known.
 func (s *Store) update(ctx context.Context, do func(*sql.Tx) error) error {
-	o := &op{do, make(chan error, 1)}
+	return s.updates(ctx, do)[0]
+}
+
+// updates is update for several writes in their order, of which some may fail. It
+// returns an error or nil for each.
+func (s *Store) updates(ctx context.Context, do ...func(*sql.Tx) error) []error {
+	o := &op{do: do, errs: make([]error, len(do)), done: make(chan struct{})}
 	select {
 	case s.ops <- o:
-		return <-o.done
+		<-o.done
+		return o.errs
 	case <-s.closing:
-		return ErrClosed
+		return o.fail(ErrClosed)
 	case <-ctx.Done():
-		return ctx.Err()
+		return o.fail(ctx.Err())
 	}
+}
+
+func (o *op) fail(err error) []error {
+	for i := range o.errs {
+		o.errs[i] = err
+	}
+	return o.errs
 }
 
 // write is the only goroutine that writes. While it waits for the disk, callers
@@ -59,29 +75,30 @@ func (s *Store) gather(first *op) []*op {
 }
 
 func (s *Store) commit(group []*op) {
-	errs := make([]error, len(group))
 	err := s.transact(func(tx *sql.Tx) error {
-		for i, o := range group {
-			// One that fails takes back its own changes and nobody else's.
-			if _, err := tx.Exec("SAVEPOINT one"); err != nil {
-				return err
-			}
-			if errs[i] = o.do(tx); errs[i] != nil {
-				if _, err := tx.Exec("ROLLBACK TO one"); err != nil {
+		for _, o := range group {
+			for i, do := range o.do {
+				// One that fails takes back its own changes and nobody else's.
+				if _, err := tx.Exec("SAVEPOINT one"); err != nil {
 					return err
 				}
-			}
-			if _, err := tx.Exec("RELEASE one"); err != nil {
-				return err
+				if o.errs[i] = do(tx); o.errs[i] != nil {
+					if _, err := tx.Exec("ROLLBACK TO one"); err != nil {
+						return err
+					}
+				}
+				if _, err := tx.Exec("RELEASE one"); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
 	})
-	for i, o := range group {
+	for _, o := range group {
 		if err != nil {
-			errs[i] = fmt.Errorf("state: %w", err)
+			o.fail(fmt.Errorf("state: %w", err))
 		}
-		o.done <- errs[i]
+		close(o.done)
 	}
 }
 
