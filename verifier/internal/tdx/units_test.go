@@ -288,6 +288,40 @@ func TestInstance(t *testing.T) {
 	}
 }
 
+// TestLaunchBinding: all 48 bytes of MRCONFIGID count.
+func TestLaunchBinding(t *testing.T) {
+	zero := [48]byte{}
+	bound := zero
+	copy(bound[:], federation[:])
+	tail := bound
+	tail[47] = 1
+	none := zero
+	none[47] = 1
+	for name, c := range map[string]struct {
+		config [48]byte
+		want   string
+		strict string // where the policy demands a binding
+	}{
+		"bound":    {bound, "", ""},
+		"none":     {zero, "", "mrconfigid"},
+		"tail":     {tail, "mrconfigid", "mrconfigid"},
+		"no zeros": {none, "mrconfigid", "mrconfigid"},
+	} {
+		j := &judge{quote: &tdx.Quote{}, want: check.Expect{Federation: federation}}
+		j.quote.Body.MRConfigID = c.config
+		for _, ref := range []*policy.TDX{nil, {}, {MRConfigID: true}} {
+			want := c.want
+			if ref != nil && ref.MRConfigID {
+				want = c.strict
+			}
+			j.tdx = ref
+			if got := objections(j, j.binding); got != want {
+				t.Errorf("%s, %+v: objections of %q, want %q", name, ref, got, want)
+			}
+		}
+	}
+}
+
 func TestOwner(t *testing.T) {
 	ref := &policy.TDX{MRTD: []policy.Hex{make([]byte, 48)}, MRSignerSEAM: make([]byte, 48), AnyPlatform: true}
 	for _, change := range []func(*tdx.Body){
