@@ -9,6 +9,7 @@ import (
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/merkle"
 	"github.com/concordat/concordat/policy"
+	"github.com/concordat/concordat/verifier"
 	"github.com/concordat/concordat/verifier/receipt"
 	"github.com/concordat/concordat/verifier/tlog"
 )
@@ -44,21 +45,13 @@ type loggedStep struct {
 }
 
 func newHistory(p *policy.Policy) (history, error) {
-	trust, err := tlog.PolicyTrust(p.Log.Origin, p.Log.Key, witnessKeys(p), int(p.Log.Witnesses))
+	trust, err := verifier.LogTrust(p)
 	if err != nil {
 		return history{}, err
 	}
 	return history{
 		trust: trust, entries: new(merkle.Range), runs: map[Digest]*loggedRun{}, requests: map[Digest]bool{},
 	}, nil
-}
-
-func witnessKeys(p *policy.Policy) []string {
-	keys := make([]string, len(p.Members))
-	for i, m := range p.Members {
-		keys[i] = m.WitnessKey
-	}
-	return keys
 }
 
 // known reports whether the log's state was learnt.

@@ -74,7 +74,7 @@ func (e *Enclave) greet(j *session.Joined, accept []byte) error {
 	if e.history.head != nil && cp.Size <= e.history.head.Size {
 		head := e.history.head
 		e.loop.Job(func(ctx context.Context) func() {
-			err := tlog.Extends(ctx, e.peer, cp, head)
+			err := extends(ctx, e.peer, cp, head)
 			return func() { e.greeted(n, err, finish) }
 		})
 		return nil
@@ -101,7 +101,7 @@ func (e *Enclave) catchUp(note []byte, cp *tlog.Checkpoint, then func(error)) {
 	}
 	if head := e.history.head; head != nil && cp.Size <= head.Size {
 		e.loop.Job(func(ctx context.Context) func() {
-			err := tlog.Extends(ctx, e.peer, cp, head)
+			err := extends(ctx, e.peer, cp, head)
 			return func() { then(err) }
 		})
 		return
@@ -264,4 +264,13 @@ func (e *Enclave) cohort(members []string) (receipt.Cohort, map[Digest]*node, er
 	}
 	cohort, err := receipt.NewCohort(c)
 	return cohort, nodes, err
+}
+
+// extends checks that head extends cp.
+func extends(ctx context.Context, tiles tlog.Tiles, cp, head *tlog.Checkpoint) error {
+	if cp.Size == 0 {
+		return nil
+	}
+	_, err := tlog.ConsistencyFromTiles(ctx, tiles, cp.Size, cp.Root, head)
+	return err
 }

@@ -33,10 +33,13 @@ type run struct {
 	started      bool
 	ended        bool
 
-	open    *openStep // collects contributions, or nil
-	closing *closing  // waits for acks, or nil
-	model   *model    // what the open step's outputs hold
-	stop    func()    // cancels the deadline in force
+	open    *openStep     // collects contributions, or nil
+	closing *closing      // waits for acks, or nil
+	model   *model        // what the open step's outputs hold
+	signed  []Digest      // every step statement, in order
+	task    *session.Task // of the open step, for nodes that come back
+	held    []func()      // contributions that wait for a resumed model
+	stop    func()        // cancels the deadline in force
 }
 
 // participant is one node of the cohort.
@@ -153,14 +156,6 @@ func (e *Enclave) startWaiting() {
 	})
 }
 
-// rules are the policy's, in the plain values that a StepChain takes.
-func rules(p *policy.Policy) receipt.Rules {
-	return receipt.Rules{
-		MinContributors: p.Release.MinContributors, Collusion: p.Release.Collusion, Dropouts: p.Release.Dropouts,
-		Opens: p.Nodes.MessageTypes, StepsPerEpoch: p.Evidence.MaxRoundsPerEpoch,
-	}
-}
-
 func (e *Enclave) self() receipt.Enclave {
 	return receipt.Enclave{Instance: e.instance, Epoch: e.epoch, Policy: e.policy.Digest(), Evidence: e.evidence}
 }
@@ -195,7 +190,7 @@ func (e *Enclave) start(p *pendingRequest, cohort receipt.Cohort) error {
 		return err
 	}
 	r.digest = r.statement.Digest()
-	if r.chain, err = receipt.NewStepChain(r.statement, cohort, rules(e.policy), e.self()); err != nil {
+	if r.chain, err = receipt.NewStepChain(r.statement, cohort, session.StepRules(e.policy), e.self()); err != nil {
 		return err
 	}
 	e.runs[r.digest] = r
@@ -300,7 +295,7 @@ func (r *run) decline(n *node, m *session.RunDecline) error {
 // begin opens step 1: it has no inputs, its outputs are the initial model.
 func (r *run) begin() {
 	r.started = true
-	r.propose(&closing{opens: receipt.OpensTrain, round: 1, produce: r.model.produce(r, 1, nil)})
+	r.propose(&closing{attempt: 1, opens: receipt.OpensTrain, round: 1, produce: r.initial(r.model)})
 }
 
 // deadline replaces the deadline in force.

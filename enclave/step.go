@@ -79,11 +79,15 @@ func (e *Enclave) contribution(n *node, m *session.Contribution) error {
 	if code, out := r.open.excluded[n.id]; out {
 		return refused("late", "node is excluded from step %d: %s", body.Seq, code)
 	}
+	if r.model == nil {
+		r.held = append(r.held, func() { _ = e.refuse(n, s.Digest(), e.contribution(n, m)) })
+		return nil
+	}
 	c := &contribution{node: n.id, member: string(n.member), statement: s}
 	r.open.contributions[n.id] = c
-	open, uplink, opens := r.open, *r.participants[n.id].uplink, r.open.body.Opens
+	open, uplink, opens, current := r.open, *r.participants[n.id].uplink, r.open.body.Opens, r.model
 	e.loop.Job(func(ctx context.Context) func() {
-		u, err := r.read(ctx, c, m.Manifest, uplink, opens)
+		u, err := r.read(ctx, c, m.Manifest, uplink, opens, current, e.policy)
 		return func() {
 			if r.open != open || r.closing != nil || r.ended || open.contributions[n.id] != c {
 				return
@@ -200,7 +204,10 @@ func (r *run) aggregate(c *closing) {
 	default:
 		c.opens, c.round = r.afterRound(r.open.body.Round)
 	}
-	c.produce, c.next = r.result(c, strategy)
+	if c.produce, err = r.result(c, strategy); err != nil {
+		r.fail("invalid", err.Error())
+		return
+	}
 	r.propose(c)
 }
 
@@ -219,7 +226,7 @@ func (r *run) propose(c *closing) {
 		r.closing = c
 	}
 	r.e.loop.Job(func(ctx context.Context) func() {
-		outputs, err := c.produce(ctx, nil)
+		outputs, next, err := c.produce(ctx, nil)
 		return func() {
 			if r.ended || r.closing != c {
 				return
@@ -230,7 +237,7 @@ func (r *run) propose(c *closing) {
 				r.fail("other", "aggregation: "+err.Error())
 				return
 			}
-			c.outputs = outputs
+			c.outputs, c.next = outputs, next
 			r.whenNotAhead(func() { r.sign(c) })
 		}
 	})
@@ -374,7 +381,7 @@ func (r *run) release(c *closing, task *session.Task) {
 	}
 	r.e.loop.Job(func(ctx context.Context) func() {
 		put := r.e.chunks.Upload(ctx, chunkstore.Scope{Federation: r.e.fed, Run: r.digest})
-		outputs, err := c.produce(ctx, put.Add)
+		outputs, _, err := c.produce(ctx, put.Add)
 		err = errors.Join(err, put.Close())
 		if err == nil && outputs != c.outputs {
 			err = errors.New("outputs differ from those that were signed")
@@ -396,11 +403,10 @@ func (r *run) released(c *closing, task *session.Task) {
 	body := c.statement.Body.(*receipt.Step)
 	r.closing = nil
 	r.open = &openStep{statement: c.statement, body: body, outputs: c.outputs, contributions: map[Digest]*contribution{}, excluded: map[Digest]receipt.Code{}}
-	if c.next != nil {
-		r.model = c.next
-	}
+	r.model = c.next
 	task.Step = c.statement.Raw()
 	task.Manifest = session.ManifestRef{OID: c.outputs.Manifest.OID, ID: Digest(c.outputs.Manifest.ID), Size: c.outputs.Manifest.Size}
+	r.task = task
 	r.broadcast(task)
 	r.e.log.InfoContext(r.e.ctx, "step released", "run", r.digest.Short(), "step", body.Seq, "round", body.Round, "opens", body.Opens)
 	r.e.observe("released", body.Seq)

@@ -36,7 +36,6 @@ func (e *Enclave) boot() {
 			e.log.WarnContext(e.ctx, "frame refused", "reason", err.Error())
 		}
 	}
-	e.resumeRuns()
 }
 
 // hello takes a node's challenge into the open window, and opens one if there is
@@ -136,7 +135,7 @@ func (e *Enclave) offer(w *session.Window, ev *attestation.Evidence, ends []Dige
 	e.whenPublished(s.Digest(), func() {
 		index, cp, note := e.ledger.published[s.Digest()], e.history.head, e.history.note
 		e.loop.Job(func(ctx context.Context) func() {
-			path, err := tlog.Inclusion(ctx, e.peer, index, cp)
+			path, err := tlog.InclusionFromTiles(ctx, e.peer, cp, index)
 			if err != nil {
 				return func() { e.log.ErrorContext(e.ctx, "no log proof for the evidence", "reason", err.Error()) }
 			}

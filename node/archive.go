@@ -15,6 +15,7 @@ import (
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/durable"
+	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/session"
 	"github.com/concordat/concordat/node/journal"
 	"github.com/concordat/concordat/policy"
@@ -27,6 +28,9 @@ const (
 	bundleFile = "bundle.cbor"
 	modelFile  = "model.npz"
 )
+
+// maxModel bounds the final model that a node writes out in one piece.
+const maxModel = 8 << 30
 
 // runDir is where the node keeps what is left of a run.
 func (n *Node) runDir(run Digest) string { return filepath.Join(n.dir, "runs", run.String()) }
@@ -230,11 +234,15 @@ func (n *Node) receipts(ctx context.Context, run Digest, s snapshot) ([]*receipt
 // saveModel writes the arrays of a step's outputs as a NumPy .npz archive: a zip of
 // .npy files, as the arrays were in Flower's objects.
 func (n *Node) saveModel(run Digest, root object.ID, objects map[object.ID][]byte) error {
-	dict, err := object.InflateRecordDict(root, func(id object.ID) ([]byte, error) { return lookup(objects, id) })
+	v, err := object.Inflate(root, func(id object.ID) ([]byte, error) { return lookup(objects, id) }, object.Limits{Objects: maxObjects, Bytes: maxModel})
 	if err != nil {
 		return err
 	}
-	arrays, ok := dict.Get(session.RecordArrays).(object.ArrayRecord)
+	dict, ok := v.(object.RecordDict)
+	if !ok {
+		return errors.New("the final step is no RecordDict")
+	}
+	arrays, ok := dict.Get(flower.RecordArrays).(object.ArrayRecord)
 	if !ok {
 		return errors.New("the final step has no arrays")
 	}

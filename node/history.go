@@ -11,6 +11,7 @@ import (
 	"github.com/concordat/concordat/internal/relay"
 	"github.com/concordat/concordat/node/journal"
 	"github.com/concordat/concordat/policy"
+	"github.com/concordat/concordat/verifier"
 	"github.com/concordat/concordat/verifier/receipt"
 	"github.com/concordat/concordat/verifier/tlog"
 )
@@ -48,26 +49,9 @@ func (h *history) entry(index uint64) ([]byte, bool) {
 	return h.entries[index], true
 }
 
-// trustOf is what the policy says about the log.
-func trustOf(p *policy.Policy) (tlog.Trust, error) {
-	log, err := tlog.ParseVerifierKey(p.Log.Key)
-	if err != nil {
-		return tlog.Trust{}, err
-	}
-	t := tlog.Trust{Origin: p.Log.Origin, LogKey: log, Need: int(p.Log.Witnesses)}
-	for _, m := range p.Members {
-		k, err := tlog.ParseVerifierKey(m.WitnessKey)
-		if err != nil {
-			return tlog.Trust{}, fmt.Errorf("member %s: %w", m.ID, err)
-		}
-		t.Witnesses = append(t.Witnesses, k)
-	}
-	return t, nil
-}
-
 // openHistory reads the mirror and the newest checkpoint back.
 func (n *Node) openHistory(fsys durable.FS) error {
-	trust, err := trustOf(n.policy)
+	trust, err := verifier.LogTrust(n.policy)
 	if err != nil {
 		return err
 	}
@@ -216,7 +200,6 @@ func (n *Node) save(note []byte, cp *tlog.Checkpoint) error {
 		return err
 	}
 	n.history.head, n.history.note = cp, note
-	n.afterCheckpoint()
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/concordat/concordat/chunkstore/transfer"
@@ -110,10 +111,11 @@ type Node struct {
 	enclave    *enclave // joined, or nil
 	runs       map[Digest]*run
 	requests   []*request
-	events     []Event
-	watchers   map[int]chan struct{}
-	watcherSeq int
 	apps       *apps
+
+	eventsMu sync.Mutex // owns the two below
+	events   []Event    // appended by the loop alone
+	watchers map[chan struct{}]bool
 }
 
 // New checks cfg, opens the node's state and replays it.
@@ -144,7 +146,7 @@ func New(cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("node: approve %q, want %q or %q", cfg.Approve, ApproveEachRun, ApprovePolicy)
 	}
 	n := &Node{cfg: cfg, chain: chain, policy: p, fed: p.FederationID(), id: cfg.Signer.Public().ID(),
-		runs: map[Digest]*run{}, watchers: map[int]chan struct{}{}}
+		runs: map[Digest]*run{}, watchers: map[chan struct{}]bool{}}
 	n.log = cfg.Log.With("federation", n.fed.Short(), "node", n.id.Short(), "member", string(cfg.Member))
 	n.dir = filepath.Join(cfg.Dir, n.fed.String())
 	if err := os.MkdirAll(n.dir, 0o700); err != nil {
@@ -196,7 +198,6 @@ func (n *Node) Run(ctx context.Context) error {
 		parts = append(parts, n.serveControl)
 	}
 	err := loop.Run(n.loop, n.peer.Events(), n.event, parts...)
-	n.apps.close()
 	return errors.Join(err, n.close())
 }
 
@@ -236,13 +237,15 @@ func (n *Node) frame(d relay.Delivered) error {
 
 // tell records an event for the member's users and whoever watches.
 func (n *Node) tell(e Event) {
+	n.eventsMu.Lock()
 	n.events = append(n.events, e)
-	for _, w := range n.watchers {
+	for w := range n.watchers {
 		select {
 		case w <- struct{}{}:
 		default:
 		}
 	}
+	n.eventsMu.Unlock()
 	if n.cfg.Observer != nil {
 		n.cfg.Observer(e)
 	}

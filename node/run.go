@@ -37,14 +37,6 @@ type task struct {
 	body *receipt.Step
 }
 
-// rules are the policy's, in the plain values that a StepChain takes.
-func rules(p *policy.Policy) receipt.Rules {
-	return receipt.Rules{
-		MinContributors: p.Release.MinContributors, Collusion: p.Release.Collusion, Dropouts: p.Release.Dropouts,
-		Opens: p.Nodes.MessageTypes, StepsPerEpoch: p.Evidence.MaxRoundsPerEpoch,
-	}
-}
-
 // restoreRuns rebuilds the runs that had not ended from the journal.
 func (n *Node) restoreRuns() error {
 	var err error
@@ -134,7 +126,7 @@ func (n *Node) newRun(u *receipt.Unverified, key cose.Key, by receipt.Enclave, m
 	if class, _ := policy.StrategyClass(body.Strategy); string(class) != body.Class {
 		return nil, fmt.Errorf("strategy %s is called %s, it is %s", body.Strategy, body.Class, class)
 	}
-	chain, err := receipt.NewStepChain(s, c, rules(n.policy), by)
+	chain, err := receipt.NewStepChain(s, c, session.StepRules(n.policy), by)
 	if err != nil {
 		return nil, err
 	}
@@ -492,8 +484,9 @@ func (n *Node) runEnded(m *session.Ended) error {
 	delete(n.runs, r.digest)
 	n.apps.finish(r.digest)
 	n.log.InfoContext(n.ctx, "run ended", "run", r.digest.Short(), "outcome", body.Outcome, "code", body.Code)
+	snap := n.snapshotOf(r.digest)
 	n.loop.Job(func(ctx context.Context) func() {
-		err := n.archive(ctx, r.digest)
+		err := n.archive(ctx, r.digest, snap)
 		return func() {
 			if err != nil {
 				n.log.ErrorContext(n.ctx, "bundle not written", "run", r.digest.Short(), "reason", err.Error())

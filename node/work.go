@@ -26,6 +26,9 @@ func (n *Node) answer(r *run, m *session.Task) {
 		if err == nil {
 			n.loop.Post(func() { n.stepSeen(r, t, metrics, w) })
 		}
+		if err == nil && t.body.Opens == receipt.OpensNone {
+			err = n.saveModel(r.digest, w.content, w.objects)
+		}
 		if err != nil || t.body.Opens == receipt.OpensNone {
 			return func() { n.answered(r, t, nil, err) }
 		}
@@ -106,16 +109,14 @@ func (w *work) open(ctx context.Context, ref session.ManifestRef, down [32]byte)
 		return nil, fmt.Errorf("outputs of step %d: %w", w.body.Seq, err)
 	}
 	w.objects = map[object.ID][]byte{}
-	for _, x := range parcel.Objects() {
-		raw, cached := w.n.apps.cached(w.r.digest, x.OID)
-		if !cached {
-			if raw, err = parcel.Open(ctx, x.OID); err != nil {
-				return nil, fmt.Errorf("outputs of step %d: %w", w.body.Seq, err)
-			}
-		} else {
-			w.saved += x.Stored
+	for _, x := range parcel.Entries() {
+		raw, cached := w.n.apps.cached(w.r.digest, x.Object)
+		if cached && x.Inline == nil {
+			w.saved += uint64(chunkstore.StoredSize(x.Size))
+		} else if raw, err = parcel.Open(ctx, x.Object); err != nil {
+			return nil, fmt.Errorf("outputs of step %d: %w", w.body.Seq, err)
 		}
-		w.objects[x.OID] = raw
+		w.objects[x.Object] = raw
 	}
 	w.n.apps.cache(w.r.digest, w.objects)
 	w.content = parcel.Root()
@@ -125,12 +126,12 @@ func (w *work) open(ctx context.Context, ref session.ManifestRef, down [32]byte)
 
 // aggregated reads the metrics of the members together out of a step's outputs.
 func aggregated(root object.ID, objects map[object.ID][]byte) (map[string]float64, error) {
-	dict, err := object.InflateRecordDict(root, func(id object.ID) ([]byte, error) { return lookup(objects, id) })
+	dict, err := inflate(root, func(id object.ID) ([]byte, error) { return lookup(objects, id) })
 	if err != nil {
 		return nil, err
 	}
 	out := map[string]float64{}
-	if m, ok := dict.Get(session.RecordMetrics).(object.MetricRecord); ok {
+	if m, ok := dict.Get(flower.RecordMetrics).(object.MetricRecord); ok {
 		for _, x := range m {
 			switch v := x.Value.(type) {
 			case object.Double:
@@ -144,6 +145,25 @@ func aggregated(root object.ID, objects map[object.ID][]byte) (map[string]float6
 	}
 	return out, nil
 }
+
+// inflate reads a RecordDict in outline: array chunks stay where they are.
+func inflate(root object.ID, get func(object.ID) ([]byte, error)) (object.RecordDict, error) {
+	v, err := object.Inflate(root, get, object.Limits{Objects: maxObjects, Bytes: maxOutline, Outline: true})
+	if err != nil {
+		return nil, err
+	}
+	dict, ok := v.(object.RecordDict)
+	if !ok {
+		return nil, errors.New("content is no RecordDict")
+	}
+	return dict, nil
+}
+
+// Bounds of what a step or a reply may hold beside array chunks.
+const (
+	maxObjects = 1 << 16
+	maxOutline = 16 << 20
+)
 
 func lookup(objects map[object.ID][]byte, id object.ID) ([]byte, error) {
 	raw, ok := objects[id]
@@ -167,9 +187,16 @@ func (w *work) work(ctx context.Context, uplink [32]byte) (*sealed, error) {
 	}
 	key := chunkstore.NewUplink(uplink, w.r.digest, w.body.Seq)
 	up := w.n.chunks.Upload(ctx, chunkstore.Scope{Federation: w.n.fed, Run: w.r.digest, Owner: w.n.id})
-	p := chunkstore.NewParcel(key, up.Add)
-	err = reply.Tree.PostOrder(func(id object.ID) error { return p.Add(reply.Objects[id]) })
+	p := chunkstore.NewParcelWriter(key, up.Add)
 	var s chunkstore.Sealed
+	for id, raw := range reply.Objects { // the root last
+		if id != reply.Content && err == nil {
+			err = p.Add(raw)
+		}
+	}
+	if err == nil {
+		err = p.Add(reply.Objects[reply.Content])
+	}
 	if err == nil {
 		s, err = p.Close()
 	}
@@ -181,9 +208,9 @@ func (w *work) work(ctx context.Context, uplink [32]byte) (*sealed, error) {
 
 // bounded lets out of a reply only what the policy lets out (protocol F21).
 func (w *work) bounded(reply *flower.Reply) error {
-	dict, err := object.InflateRecordDict(reply.Content, func(id object.ID) ([]byte, error) { return lookup(reply.Objects, id) })
+	dict, err := inflate(reply.Content, func(id object.ID) ([]byte, error) { return lookup(reply.Objects, id) })
 	if err != nil {
 		return err
 	}
-	return session.CheckReply(dict, w.n.policy)
+	return flower.CheckReply(dict, w.body.Opens == receipt.OpensTrain, w.n.policy)
 }

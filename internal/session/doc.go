@@ -12,8 +12,8 @@
 // Merkle root and a fresh KEM key into one piece of evidence, and answers each
 // join once. The KEM key dies with the window.
 //
-// The messages that records carry are in messages.go. There is no negotiation:
-// another suite, or another field, is another prefix.
+// What records carry is a [Message]. There is no negotiation: another suite, or
+// another field, is another prefix.
 package session
 
 import (

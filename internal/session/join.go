@@ -50,10 +50,11 @@ type Offer struct {
 }
 
 // Offer parses the answer and puts this challenge's nonce and node beside its
-// proof. It checks the timer and the form only: the caller appraises next. The
-// errors wrap [ErrFrame], [ErrBinding] or [ErrExpired].
+// proof. It checks the timer, the form and that the claims are of this
+// federation: the caller appraises next. The errors wrap [ErrFrame],
+// [ErrBinding] or [ErrExpired].
 func (c *Challenge) Offer(raw []byte, now time.Time) (*Offer, error) {
-	if age := now.Sub(c.made); age > ChallengeLife {
+	if age := now.Sub(c.made); age < 0 || age > ChallengeLife {
 		return nil, fmt.Errorf("%w: evidence came %s after the hello, limit %s", ErrExpired, age.Round(time.Second), ChallengeLife)
 	}
 	var f offerFrame
@@ -66,6 +67,9 @@ func (c *Challenge) Offer(raw []byte, now time.Time) (*Offer, error) {
 	claims, err := attestation.ParseClaims(f.Claims)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFrame, err)
+	}
+	if claims.Federation != c.federation {
+		return nil, fmt.Errorf("%w: offer of federation %s", ErrBinding, claims.Federation.Short())
 	}
 	evidence, err := attestation.ParseEvidence(f.Evidence)
 	if err != nil {
@@ -83,7 +87,8 @@ func (c *Challenge) Offer(raw []byte, now time.Time) (*Offer, error) {
 	}, nil
 }
 
-// Joining is a join that was sent and waits for its accept.
+// Joining is a join that was sent and waits for its accept. It is not safe for
+// concurrent use.
 type Joining struct {
 	th2       Digest
 	sender    *hpke.Sender
@@ -92,20 +97,27 @@ type Joining struct {
 }
 
 // Join makes the join frame for the enclave whose evidence passed. p must be the
-// result for o: an appraisal of other claims is [ErrBinding]. self is the node's
-// key, credential its member's statement about it, heads the newest history that
-// the node knows.
+// result for o, and o of this challenge: anything else is [ErrBinding]. self is
+// the node's key, credential its member's statement about it, heads the newest
+// history that the node knows.
 func (c *Challenge) Join(p verifier.Passed, o *Offer, self *cose.Signer, credential []byte, heads Heads) (*Joining, []byte, error) {
 	claims := p.Claims()
 	if claims == nil || subtle.ConstantTimeCompare(claims.Encode(), o.Claims) != 1 || claims.Federation != c.federation {
 		return nil, nil, fmt.Errorf("%w: the appraisal is of other claims", ErrBinding)
+	}
+	// A pass says that a challenge of this node was answered; it must be this one.
+	if o.Nonce.Node != c.node || o.Nonce.Nonce != c.nonce {
+		return nil, nil, fmt.Errorf("%w: the offer answers another challenge", ErrBinding)
+	}
+	if err := o.Nonce.Verify(claims.NonceRoot, claims.NonceCount); err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrBinding, err)
 	}
 	if self.Public().ID() != c.node {
 		return nil, nil, fmt.Errorf("%w: the hello names another node", ErrBinding)
 	}
 	pub, err := kem.NewPublicKey(claims.KEMPub)
 	if err != nil {
-		return nil, nil, fmt.Errorf("session: enclave's KEM key: %w", err)
+		return nil, nil, fmt.Errorf("%w: the enclave's KEM key: %w", ErrFrame, err)
 	}
 	th1 := transcript1(c.hello, o.Claims, o.Envelope)
 	enc, sender, err := hpke.NewSender(pub, kdf, aead, info("n2e", th1))
@@ -134,7 +146,9 @@ func (c *Challenge) Join(p verifier.Passed, o *Offer, self *cose.Signer, credent
 // Finish reads the accept: that it opens proves that the enclave holds the window's
 // KEM key now. It returns the session, the enclave's heads, and the confirmation
 // frame, which the caller sends before any other record; until then the node
-// does not count as joined. The ephemeral key is dropped either way.
+// does not count as joined. The ephemeral key is dropped on success. A refused
+// accept changes nothing, for the link can forge one at any time: whoever gives up
+// waiting drops j.
 func (j *Joining) Finish(accept []byte) (s *Session, heads Heads, confirm []byte, err error) {
 	var f acceptFrame
 	if err := parseFrame(accept, FrameAccept, &f); err != nil {

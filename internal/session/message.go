@@ -134,7 +134,8 @@ type Resume struct {
 	Contributions []Contribution
 }
 
-// MaxResume is the most tasks, and the most contributions, of a Resume.
+// MaxResume is the most tasks, and the most contributions, of a [Resume]:
+// [ParseMessage] refuses more.
 const MaxResume = 8
 
 // Ended (enclave to node) closes a run.
@@ -219,6 +220,9 @@ func ParseMessage(b []byte) (Message, error) {
 	m := make()
 	if err := cose.Unmarshal(e.Body, m); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrFrame, e.Kind, err)
+	}
+	if r, ok := m.(*Resume); ok && (len(r.Tasks) > MaxResume || len(r.Contributions) > MaxResume) {
+		return nil, fmt.Errorf("%w: resume of %d tasks and %d contributions, limit %d", ErrFrame, len(r.Tasks), len(r.Contributions), MaxResume)
 	}
 	return m, nil
 }

@@ -1,9 +1,11 @@
 package session
 
 import (
+	"bytes"
 	"crypto/hpke"
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -26,13 +28,14 @@ type Window struct {
 	federation Digest
 	self       *cose.Signer
 	made       time.Time
+	public     []byte // of the KEM key
 
 	mu      sync.Mutex // owns all below
 	private hpke.PrivateKey
 	tree    attestation.NonceTree
 	leaves  []*leaf
 	byTH1   map[Digest]*leaf
-	seen    map[Digest]bool // hellos, so that a repeated one takes no second leaf
+	seen    map[Digest]int // hellos to leaves, so that a repeated one takes no second
 	closed  bool
 	unused  int
 }
@@ -53,11 +56,15 @@ func NewWindow(federation Digest, self *cose.Signer, now time.Time) (*Window, er
 	if err != nil {
 		return nil, fmt.Errorf("session: %w", err)
 	}
-	return &Window{federation: federation, self: self, made: now, private: k, byTH1: map[Digest]*leaf{}, seen: map[Digest]bool{}}, nil
+	return &Window{
+		federation: federation, self: self, made: now, public: k.PublicKey().Bytes(),
+		private: k, byTH1: map[Digest]*leaf{}, seen: map[Digest]int{},
+	}, nil
 }
 
-// KEMPublic returns the encapsulation key for the claims.
-func (w *Window) KEMPublic() []byte { return w.private.PublicKey().Bytes() }
+// KEMPublic returns the encapsulation key for the claims. The caller must not
+// change it.
+func (w *Window) KEMPublic() []byte { return w.public }
 
 // Add takes a hello and returns the index of its leaf; the same hello again is
 // the same leaf. Hellos of other federations are [ErrBinding]; after Close it is
@@ -78,22 +85,18 @@ func (w *Window) Add(hello []byte) (index int, node Digest, err error) {
 	if w.closed {
 		return 0, Digest{}, fmt.Errorf("%w: window is closed", ErrExpired)
 	}
+	id := cose.Sum(hello)
+	if i, ok := w.seen[id]; ok {
+		return i, f.Node, nil
+	}
 	if len(w.leaves) >= MaxWindow {
 		return 0, Digest{}, fmt.Errorf("%w: window is full", ErrExpired)
-	}
-	id := cose.Sum(hello)
-	if w.seen[id] {
-		for i, l := range w.leaves {
-			if cose.Sum(l.hello) == id {
-				return i, f.Node, nil
-			}
-		}
 	}
 	l := &leaf{node: f.Node, nonce: [32]byte(f.Nonce), hello: append([]byte(nil), hello...)}
 	if _, err := w.tree.Add(l.node, l.nonce); err != nil {
 		return 0, Digest{}, fmt.Errorf("%w: %w", ErrExpired, err)
 	}
-	w.seen[id] = true
+	w.seen[id] = len(w.leaves)
 	w.leaves = append(w.leaves, l)
 	w.unused++
 	return len(w.leaves) - 1, f.Node, nil
@@ -108,13 +111,19 @@ func (w *Window) Close() (root Digest, count uint64) {
 	return w.tree.Root(), uint64(len(w.leaves))
 }
 
-// Offers calls send with the offer of every leaf, in order. claims must hold this
-// window's KEM key and nonce root; envelope is the encoded attestation.Evidence for them.
+// Offers calls send with the offer of every leaf, in order, and then returns its
+// first error. claims hold this window's KEM key, nonce root and signing key, or
+// nothing is offered; envelope is the encoded attestation.Evidence for them. It is
+// called after [Window.Close].
 func (w *Window) Offers(claims, envelope []byte, lp LogProof, send func(node Digest, offer []byte) error) error {
 	w.mu.Lock()
 	if !w.closed {
 		w.mu.Unlock()
 		panic("session: internal error: offers of an open window")
+	}
+	if err := w.check(claims); err != nil {
+		w.mu.Unlock()
+		return err
 	}
 	type out struct {
 		node  Digest
@@ -140,6 +149,21 @@ func (w *Window) Offers(claims, envelope []byte, lp LogProof, send func(node Dig
 	return nil
 }
 
+// check says whether claims are of this window. Others would offer a key that
+// nobody here has, or freshness that no hello asked for.
+func (w *Window) check(claims []byte) error {
+	c, err := attestation.ParseClaims(claims)
+	switch {
+	case err != nil:
+		return fmt.Errorf("session: offer: %w", err)
+	case c.Federation != w.federation || c.SignPub != w.self.Public() || !bytes.Equal(c.KEMPub, w.public):
+		return errors.New("session: offer: the claims name another federation or key")
+	case c.NonceRoot != w.tree.Root() || c.NonceCount != uint64(len(w.leaves)):
+		return errors.New("session: offer: the claims are for other nonces")
+	}
+	return nil
+}
+
 // Joined is a node that proved its identity in a join.
 type Joined struct {
 	Node       Digest
@@ -154,7 +178,7 @@ type Joined struct {
 // whether a key, given by its ID, may not join. heads are the enclave's own. The same
 // join again, byte for byte, returns the same answer and a nil Joined; any other
 // join for a used leaf is [ErrUsed]. The node counts as joined only once
-// [Window.Confirm] accepted its first record.
+// [Confirm] opened its first record.
 func (w *Window) Accept(join []byte, p *policy.Policy, denied func(Digest) bool, at time.Time, heads Heads) (*Joined, []byte, error) {
 	var f joinFrame
 	if err := parseFrame(join, FrameJoin, &f); err != nil {
@@ -266,7 +290,8 @@ func (w *Window) Expired(now time.Time) bool {
 	return w.private == nil || now.Sub(w.made) > WindowLife
 }
 
-// Confirm opens a node's first record, which must be the confirmation.
+// Confirm opens a node's first record, which must be the confirmation. If the
+// record opens but holds something else, the session is of no use any more.
 func Confirm(s *Session, record []byte) error {
 	plain, err := s.Open(record)
 	if err != nil {

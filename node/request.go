@@ -1,0 +1,117 @@
+package node
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/verifier/receipt"
+)
+
+// RunRequest is what a user of this node's member asks for.
+type RunRequest struct {
+	App      Digest
+	Strategy string
+	Rounds   uint64
+	Config   map[string]any // values are bool, int64, float64 or string
+	Cohort   []string       // members that must take part; empty: all
+	Initial  [][]byte       // objects of the initial arrays, post-order, the root RecordDict last
+}
+
+// request is one that was signed. It lives in memory: a run that no enclave has taken
+// when the node stops is asked for again by the user.
+type request struct {
+	digest Digest
+	msg    *session.RunRequest
+	sent   bool
+}
+
+// requestLife is how long an enclave may take a request.
+const requestLife = 10 * time.Minute
+
+// StartRun signs a request and sends it as soon as an enclave is joined. It may be
+// called while Run runs, from any goroutine.
+func (n *Node) StartRun(q RunRequest) (Digest, error) {
+	type result struct {
+		digest Digest
+		err    error
+	}
+	done := make(chan result, 1)
+	n.loop.Post(func() {
+		d, err := n.startRun(q)
+		done <- result{d, err}
+	})
+	select {
+	case r := <-done:
+		return r.digest, r.err
+	case <-n.ctx.Done():
+		return Digest{}, errors.New("node: stopped")
+	}
+}
+
+func (n *Node) startRun(q RunRequest) (Digest, error) {
+	if q.Config == nil {
+		q.Config = map[string]any{}
+	}
+	config := cose.Marshal(q.Config)
+	body := &receipt.RunRequest{
+		App: q.App, Config: cose.Sum(config), Strategy: q.Strategy, Rounds: q.Rounds, ResultsTo: string(n.cfg.Member),
+		NotAfter: uint64(n.cfg.Now().Add(requestLife).Unix()), Cohort: q.Cohort,
+	}
+	if _, err := rand.Read(body.Nonce[:]); err != nil {
+		return Digest{}, err
+	}
+	s, err := n.sign(receipt.KindRunRequest, Digest{}, body)
+	if err != nil {
+		return Digest{}, err
+	}
+	if err := n.journal.Signed(s); err != nil {
+		n.loop.Stop(err)
+		return Digest{}, err
+	}
+	r := &request{digest: s.Digest(), msg: &session.RunRequest{Statement: s.Raw(), Config: config, Initial: q.Initial}}
+	if size := len(session.EncodeMessage(r.msg)); size > session.MaxMessage {
+		return Digest{}, fmt.Errorf("run request of %d bytes, limit %d: the initial arrays are too large for a request", size, session.MaxMessage)
+	}
+	n.requests = append(n.requests, r)
+	n.tell(Event{Kind: "requested", Request: r.digest})
+	n.sendRequests()
+	return r.digest, nil
+}
+
+// sendRequests hands what waits to the joined enclave.
+func (n *Node) sendRequests() {
+	if n.enclave == nil {
+		return
+	}
+	for _, r := range n.requests {
+		if r.sent {
+			continue
+		}
+		if err := n.send(r.msg); err != nil {
+			n.log.WarnContext(n.ctx, "run request waits", "request", r.digest.Short(), "reason", err.Error())
+			return
+		}
+		r.sent = true
+	}
+}
+
+// ownRequest reports whether this node's own user asked for it.
+func (n *Node) ownRequest(digest Digest) bool {
+	for _, r := range n.requests {
+		if r.digest == digest {
+			return true
+		}
+	}
+	return false
+}
+
+// refusedBy tells what the enclave refused.
+func (n *Node) refusedBy(m *session.Refused) error {
+	n.log.WarnContext(n.ctx, "the enclave refused", "subject", m.Subject.Short(), "code", m.Code)
+	n.tell(Event{Kind: "refused", Request: m.Subject, Reason: "the enclave refused it: " + m.Code})
+	return nil
+}
