@@ -189,6 +189,25 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// Flower computes the same id for the same message (flwr 1.28: run 7, node 42,
+// round 1, created at 1750000000.0, one 2x2 float32 array).
+func TestEnvelopeIsFlowers(t *testing.T) {
+	t.Parallel()
+	a, err := object.NewArray(object.NPY{Descr: "<f4", Shape: []int{2, 2}},
+		[]byte{0, 0, 0x80, 0x3f, 0, 0, 0, 0x40, 0, 0, 0x40, 0x40, 0, 0, 0x80, 0x40})
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := bagOf(t, object.RecordDict{{Name: "arrays", Record: object.ArrayRecord{{Name: "0", Array: a}}}})
+	task, err := newApp(t).newTask(Instruction{Type: "train", Round: 1, Content: content.root, Get: content.get})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := task.tree.ID.String(), "451219a77cd58577c63396ab293b569b13788528b128dff1981dfcf3dc893563"; got != want {
+		t.Errorf("message id %s, Flower computes %s", got, want)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	in := bagOf(t, model(t, 1))
@@ -396,4 +415,59 @@ func TestLimitsAndTokens(t *testing.T) {
 	if _, err := b.PullObject(object.ID{}); !errors.Is(err, ErrRefused) {
 		t.Errorf("object before a message: %v", err)
 	}
+}
+
+// Whatever a process pushes as its content: it is refused, or it is a RecordDict
+// whose bytes are the pushed ones.
+func FuzzReply(f *testing.F) {
+	for _, n := range []object.Node{
+		object.RecordDict{},
+		object.ConfigRecord{},
+		object.RecordDict{{Name: "m", Record: object.MetricRecord{{Key: "n", Value: object.Sint(1)}}}},
+	} {
+		objects, err := object.Objects(n)
+		if err != nil {
+			f.Fatal(err)
+		}
+		other := objects[0].Raw
+		f.Add(objects[len(objects)-1].Raw, other)
+	}
+	f.Fuzz(func(t *testing.T, content, child []byte) {
+		announced := Tree{ID: object.Sum(content)}
+		objects := map[object.ID][]byte{announced.ID: content}
+		if h, err := object.ParseHead(content); err == nil && len(h.Children) == 1 {
+			announced.Children = []Tree{{ID: object.Sum(child)}}
+			objects[object.Sum(child)] = child
+		}
+		r, err := newReply(announced, objects)
+		if err != nil {
+			return
+		}
+		id, err := object.Flatten(r.Content, func(object.Object) error { return nil })
+		if err != nil || id != announced.ID || r.Root != id {
+			t.Fatalf("content has another id when written again (%v)", err)
+		}
+	})
+}
+
+// No text of an app gets into what leaves the node, except as a type's name.
+func FuzzFailure(f *testing.F) {
+	f.Add(int64(2), "<class 'ValueError'>:<'patient 4711'>")
+	f.Add(int64(-1), "<class 'a b'>")
+	f.Fuzz(func(t *testing.T, code int64, reason string) {
+		fail := NewFailure(code, reason)
+		if fail.Code < CodeUnknown || fail.Code > CodeCrashed || len(fail.LocalText()) > maxText {
+			t.Fatalf("%v, %d bytes of text", fail.Code, len(fail.LocalText()))
+		}
+		want := "flower: " + fail.Code.String()
+		if fail.Type != "" {
+			if strings.ContainsAny(fail.Type, " '\n\x00") || len(fail.Type) > 64 {
+				t.Fatalf("type %q", fail.Type)
+			}
+			want += ": " + fail.Type
+		}
+		if fail.Error() != want {
+			t.Fatalf("error %q", fail.Error())
+		}
+	})
 }
