@@ -29,7 +29,8 @@ func Weigh(m object.MetricRecord, key string) (Contribution, error) {
 // contributions, as Flower computes it whatever the strategy: every key of the
 // first record except the weight's, in its order; numbers become Doubles, lists
 // are averaged element by element. All records have the same keys, of the same
-// kind and length, and finite values; the first that has not is a [*Refused].
+// kind and length, and finite values. The first that differs from in[0] is a
+// [*Refused]; which of the two is at fault, its caller knows from the policy.
 func Metrics(contributions []Contribution, key string, in []object.MetricRecord) (object.MetricRecord, error) {
 	if len(in) != len(contributions) || len(in) == 0 {
 		return nil, fmt.Errorf("aggregate: %d metric records of %d contributions", len(in), len(contributions))

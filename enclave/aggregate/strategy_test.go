@@ -4,6 +4,8 @@ import (
 	"errors"
 	"math"
 	"testing"
+
+	"github.com/concordat/concordat/policy"
 )
 
 func TestPlanRefuses(t *testing.T) {
@@ -81,6 +83,9 @@ func TestProfilesAreFrozen(t *testing.T) {
 			t.Fatal(err)
 		}
 		class, ok := ClassOf(name)
+		if p, known := policy.StrategyClass(name); !known || string(p) != string(class) {
+			t.Errorf("%s is %q, policies know %q", name, class, p)
+		}
 		if s.Name() != name || s.Class() != want.class || !ok || class != want.class || s.Profile() != want.profile {
 			t.Errorf("%s: %s, %s, %q", name, s.Name(), s.Class(), s.Profile())
 		}
