@@ -28,7 +28,7 @@ func (p *Policy) VerifyApproval(raw []byte, next *Policy) (MemberID, error) {
 
 // vote signs a digest for a member; typ says to what the digest belongs.
 func vote(s *cose.Signer, typ string, m MemberID, federation, digest Digest) ([]byte, error) {
-	if err := m.check(); err != nil {
+	if err := m.Check(); err != nil {
 		return nil, fmt.Errorf("approval: member %w", err)
 	}
 	raw, err := cose.SignDetached(s, memberHeader(typ, m, federation), digest[:], federation[:])

@@ -77,7 +77,7 @@ func (c *checker) members(p *Policy) {
 	sorted(c, field, p.Members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 	for i, m := range p.Members {
 		at := fmt.Sprintf("%s[%d]", field, i)
-		if err := m.ID.check(); err != nil {
+		if err := m.ID.Check(); err != nil {
 			c.add(at+".id", "%v", err)
 		}
 		if len(m.PolicyKeys) == 0 {
@@ -95,8 +95,8 @@ func (c *checker) members(p *Policy) {
 	}
 }
 
-// check enforces the grammar of [MemberID].
-func (m MemberID) check() error {
+// Check enforces the grammar that [MemberID] states.
+func (m MemberID) Check() error {
 	if len(m) == 0 || len(m) > 63 {
 		return fmt.Errorf("has %d characters, want 1 to 63", len(m))
 	}

@@ -32,7 +32,7 @@ func (c *NodeCredential) check() error {
 	if c.Federation.IsZero() || c.NodeKey.IsZero() || c.Serial == 0 {
 		return fmt.Errorf("credential: federation, node key and serial are required")
 	}
-	if err := c.Member.check(); err != nil {
+	if err := c.Member.Check(); err != nil {
 		return fmt.Errorf("credential: member %w", err)
 	}
 	if c.NotAfter == 0 || c.NotAfter > maxUnix {

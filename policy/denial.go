@@ -66,7 +66,7 @@ func SignDenial(s *cose.Signer, member MemberID, d Denial) ([]byte, error) {
 	if err := d.check(); err != nil {
 		return nil, err
 	}
-	if err := member.check(); err != nil {
+	if err := member.Check(); err != nil {
 		return nil, fmt.Errorf("denial: member %w", err)
 	}
 	raw, err := cose.Sign(s, memberHeader(TypeDenial, member, d.Federation), cose.Marshal(&d), d.Federation[:])
