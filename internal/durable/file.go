@@ -53,10 +53,7 @@ func create(fsys FS, name string, data []byte, perm fs.FileMode) error {
 		return fmt.Errorf("durable: %w", err)
 	}
 	w := &Writer{f: f, name: name}
-	if _, err := w.Write(data); err != nil {
-		w.f.Close()
-		return err
-	}
+	w.Write(data) // Close returns its error
 	return w.Close()
 }
 
@@ -132,6 +129,12 @@ func (w *Writer) Write(b []byte) (int, error) {
 		w.err = fmt.Errorf("durable: write %s: %w", w.name, err)
 	}
 	return n, w.err
+}
+
+// Abort closes the file without making anything durable.
+func (w *Writer) Abort() {
+	w.f.Close()
+	w.err = fs.ErrClosed
 }
 
 // Close makes the bytes durable and closes the file. Its error means that the

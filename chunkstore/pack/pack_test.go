@@ -1,0 +1,267 @@
+package pack_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/concordat/concordat/chunkstore"
+	"github.com/concordat/concordat/chunkstore/pack"
+	"github.com/concordat/concordat/chunkstore/storetest"
+	"github.com/concordat/concordat/internal/durable"
+	"github.com/concordat/concordat/internal/durable/faultfs"
+)
+
+func TestStore(t *testing.T) {
+	t.Parallel()
+	for name, fsys := range map[string]func(*testing.T) (durable.FS, string){
+		"os": func(t *testing.T) (durable.FS, string) {
+			return durable.OS{}, filepath.Join(t.TempDir(), "a", "chunks")
+		},
+		"fault": func(t *testing.T) (durable.FS, string) { return faultfs.New(), "/chunks" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			storetest.Run(t, func(t *testing.T, c storetest.Config) chunkstore.Store {
+				f, root := fsys(t)
+				s, err := pack.Open(f, root, pack.Options{FederationBytes: c.FederationBytes, Now: c.Now})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { s.Close() })
+				return s
+			})
+		})
+	}
+}
+
+type chunk struct {
+	id     chunkstore.ID
+	stored []byte
+}
+
+func chunks() (c [4]chunk) {
+	for i := range c {
+		c[i].id, c[i].stored = storetest.Chunk(uint64(i), 100+i)
+	}
+	return c
+}
+
+func put(s *pack.Store, c ...chunk) error {
+	var ids []chunkstore.ID
+	var stored [][]byte
+	for _, c := range c {
+		ids, stored = append(ids, c.id), append(stored, c.stored)
+	}
+	return storetest.Put(s, storetest.Scopes[0], ids, stored)
+}
+
+// history commits two batches, releases the first and commits a third. It
+// returns how many of these steps were confirmed.
+func history(fsys durable.FS, c [4]chunk) (done int) {
+	now := time.Unix(1_800_000_000, 0)
+	s, err := pack.Open(fsys, "/chunks", pack.Options{Now: func() time.Time { return now }})
+	if err != nil {
+		return 0
+	}
+	defer s.Close()
+	if put(s, c[0], c[1]) != nil {
+		return 0
+	}
+	now = now.Add(time.Second)
+	if put(s, c[1], c[2]) != nil {
+		return 1
+	}
+	if _, err := s.Release(context.Background(), storetest.Scopes[0], now); err != nil {
+		return 2
+	}
+	if put(s, c[3]) != nil {
+		return 3
+	}
+	return 4
+}
+
+// TestCrash loses power in every operation of a history, and looks at every
+// disk that may be left.
+func TestCrash(t *testing.T) {
+	t.Parallel()
+	c := chunks()
+	whole := faultfs.New()
+	if history(whole, c) != 4 {
+		t.Fatal("history fails without a crash")
+	}
+	total := whole.Ops()
+	for n := 1; n <= total+1; n++ {
+		f := faultfs.New()
+		f.CrashAt(n)
+		done := history(f, c)
+		for _, keep := range faultfs.Keeps {
+			disk := f.Recover(keep)
+			s, err := pack.Open(disk, "/chunks", pack.Options{})
+			if err != nil {
+				t.Fatalf("op %d of %d, %v: %v", n, total, keep, err)
+			}
+			var has [4]bool
+			for i := range c {
+				has[i] = storetest.Has(t, s, storetest.Scopes[0], c[i].id, c[i].stored)
+			}
+			where := fmt.Sprintf("op %d of %d, %v: after %d steps the store has %v", n, total, keep, done, has)
+			// The second and third step act on what the first committed, so a
+			// step that was confirmed shows, and one that was not may.
+			switch {
+			case done >= 1 && !has[1], done >= 2 && !has[2], done >= 4 && !has[3]:
+				t.Errorf("%s: a committed chunk is lost", where)
+			case done >= 1 && done < 2 && !has[0]:
+				t.Errorf("%s: a committed chunk is lost", where)
+			case done >= 3 && has[0]:
+				t.Errorf("%s: a released chunk is back", where)
+			case has[0] && !has[1], has[2] && !has[1]:
+				t.Errorf("%s: a batch is there in part", where)
+			}
+			if err := put(s, c[0], c[1], c[2], c[3]); err != nil {
+				t.Errorf("%s: and takes no more: %v", where, err)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+			// What Open showed is durable: a second power cut takes nothing.
+			s, err = pack.Open(disk.Recover(faultfs.Synced), "/chunks", pack.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range c {
+				if !storetest.Has(t, s, storetest.Scopes[0], c[i].id, c[i].stored) {
+					t.Errorf("%s: chunk %d is lost in a second power cut", where, i)
+				}
+			}
+		}
+	}
+}
+
+// TestFailure lets every operation fail once without a crash: a batch whose
+// Commit failed is there whole or not at all, and the store goes on.
+func TestFailure(t *testing.T) {
+	t.Parallel()
+	c := chunks()
+	boom := errors.New("i/o error")
+	for n := 1; ; n++ {
+		f := faultfs.New()
+		s, err := pack.Open(f, "/chunks", pack.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := f.Ops()
+		f.FailAt(n, boom)
+		err = put(s, c[0], c[1])
+		if f.Ops()-before < n {
+			if err != nil || n < 10 {
+				t.Fatalf("%d operations: %v", n-1, err)
+			}
+			return
+		}
+		if err != nil && !errors.Is(err, boom) {
+			t.Fatalf("operation %d fails: %v", n, err)
+		}
+		if err := put(s, c[2]); err != nil {
+			t.Fatalf("operation %d failed: the next batch: %v", n, err)
+		}
+		s.Close()
+		s, err = pack.Open(f, "/chunks", pack.Options{})
+		if err != nil {
+			t.Fatalf("operation %d failed: %v", n, err)
+		}
+		a := storetest.Has(t, s, storetest.Scopes[0], c[0].id, c[0].stored)
+		b := storetest.Has(t, s, storetest.Scopes[0], c[1].id, c[1].stored)
+		if a != b || !storetest.Has(t, s, storetest.Scopes[0], c[2].id, c[2].stored) {
+			t.Fatalf("operation %d failed: store has %v %v", n, a, b)
+		}
+	}
+}
+
+func TestReopen(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	c := chunks()
+	size := int64(len(c[0].stored) + len(c[1].stored))
+	open := func() *pack.Store {
+		s, err := pack.Open(durable.OS{}, root, pack.Options{FederationBytes: size})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s := open()
+	if _, err := pack.Open(durable.OS{}, root, pack.Options{}); !errors.Is(err, durable.ErrLocked) {
+		t.Errorf("second process: %v, want ErrLocked", err)
+	}
+	if err := put(s, c[0], c[1]); err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Put(context.Background(), storetest.Scopes[4]) // and is killed
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Add(c[2].id, bytes.NewReader(c[2].stored))
+	s.Close()
+	s = open()
+	defer s.Close()
+	if !storetest.Has(t, s, storetest.Scopes[0], c[0].id, c[0].stored) || storetest.Has(t, s, storetest.Scopes[4], c[2].id, c[2].stored) {
+		t.Error("not exactly the committed chunks are there")
+	}
+	if err := put(s, c[2]); !errors.Is(err, chunkstore.ErrQuota) {
+		t.Errorf("the quota is forgotten: %v", err)
+	}
+	if n, err := s.Release(context.Background(), storetest.Scopes[0], time.Now().Add(time.Hour)); n != size || err != nil {
+		t.Errorf("released %d bytes, %v, want %d", n, err, size)
+	}
+	s.Close()
+	s = open()
+	s.Close()
+	if list, _ := os.ReadDir(root); len(list) != 1 {
+		t.Errorf("an emptied store holds %v", list)
+	}
+}
+
+// TestStrangers: the store does not guess about files that are not its own.
+func TestStrangers(t *testing.T) {
+	t.Parallel()
+	d := fmt.Sprintf("%064x", 1)
+	for _, path := range []string{"file", "dir/x", d + "/x", d + "/" + d + "/x/y", d + "/" + d + "/" + d + "/x/y",
+		d + "/" + d + "/" + d + "/0123456789abcdef-01234567/x", fmt.Sprintf("%064x/%s/%s/0123456789abcdef-01234567/%s", 0, d, d, d), "A" + d[1:] + "/x/y"} {
+		root := t.TempDir()
+		os.MkdirAll(filepath.Dir(filepath.Join(root, path)), 0o700)
+		if err := os.WriteFile(filepath.Join(root, path), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := pack.Open(durable.OS{}, root, pack.Options{}); err == nil {
+			s.Close()
+			t.Errorf("%s is taken as the store's", path)
+		}
+	}
+}
+
+func BenchmarkPut(b *testing.B) {
+	for _, n := range []int{1 << 20, 5 << 20} {
+		b.Run(fmt.Sprintf("%dMiB", n>>20), func(b *testing.B) {
+			s, err := pack.Open(durable.OS{}, b.TempDir(), pack.Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			id, stored := storetest.Chunk(1, n)
+			b.SetBytes(int64(n))
+			for b.Loop() {
+				if err := storetest.Put(s, storetest.Scopes[0], []chunkstore.ID{id}, [][]byte{stored}); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				s.Release(context.Background(), storetest.Scopes[0], time.Now().Add(time.Hour))
+				b.StartTimer()
+			}
+		})
+	}
+}

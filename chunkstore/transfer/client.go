@@ -1,0 +1,235 @@
+package transfer
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
+	"github.com/concordat/concordat/chunkstore"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Client moves sealed chunks to and from a link. It is safe for concurrent use.
+type Client struct{ rpc concordatv1.RelayClient }
+
+// NewClient returns a client that calls over conn.
+func NewClient(conn grpc.ClientConnInterface) *Client {
+	return &Client{concordatv1.NewRelayClient(conn)}
+}
+
+func scopeProto(s chunkstore.Scope) *concordatv1.Scope {
+	p := &concordatv1.Scope{Federation: s.Federation[:], Run: s.Run[:]}
+	if !s.Owner.IsZero() {
+		p.Owner = s.Owner[:]
+	}
+	return p
+}
+
+// Sizes of one round trip.
+const (
+	batchBytes  = 8 << 20 // sealed bytes that an Upload holds before it sends
+	batchChunks = 1 << 12
+	frame       = 256 << 10 // bytes of one message of a stream
+)
+
+// retry repeats a call that stores or reads nothing twice while the link is away.
+func retry(ctx context.Context, call func() error) error {
+	for wait := 20 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		err := call()
+		switch status.Code(err) {
+		case codes.Unavailable, codes.Aborted, codes.ResourceExhausted:
+		default:
+			return err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// Missing reports for each id whether the link lacks it.
+func (c *Client) Missing(ctx context.Context, scope chunkstore.Scope, ids []chunkstore.ID) ([]bool, error) {
+	q := &concordatv1.MissingRequest{Scope: scopeProto(scope)}
+	for i := range ids {
+		q.Ids = append(q.Ids, ids[i][:])
+	}
+	var r *concordatv1.MissingResponse
+	if err := retry(ctx, func() (err error) {
+		r, err = c.rpc.Missing(ctx, q, grpc.WaitForReady(true))
+		return err
+	}); err != nil {
+		return nil, fmt.Errorf("transfer: missing: %w", err)
+	}
+	if len(r.GetBitmap()) < (len(ids)+63)/64 {
+		return nil, fmt.Errorf("transfer: missing: bitmap of %d words for %d chunks", len(r.GetBitmap()), len(ids))
+	}
+	out := make([]bool, len(ids))
+	for i := range out {
+		out[i] = r.Bitmap[i/64]>>(i%64)&1 == 1
+	}
+	return out, nil
+}
+
+// Upload sends chunks of one scope as they are made. It asks what the link lacks and
+// sends only that; after a break it asks again and goes on. It holds one batch in
+// memory. It is not safe for concurrent use.
+type Upload struct {
+	ctx         context.Context
+	c           *Client
+	scope       chunkstore.Scope
+	ids         []chunkstore.ID
+	data        [][]byte
+	size        int
+	sent, saved uint64
+}
+
+// Upload begins an upload; its Close says whether all of it is durable at the link.
+func (c *Client) Upload(ctx context.Context, scope chunkstore.Scope) *Upload {
+	return &Upload{ctx: ctx, c: c, scope: scope}
+}
+
+// Add takes one chunk; stored is copied.
+func (u *Upload) Add(id chunkstore.ID, stored []byte) error {
+	u.ids = append(u.ids, id)
+	u.data = append(u.data, append([]byte(nil), stored...))
+	u.size += len(stored)
+	if u.size >= batchBytes || len(u.ids) >= batchChunks {
+		return u.flush()
+	}
+	return nil
+}
+
+// Close sends what is left.
+func (u *Upload) Close() error { return u.flush() }
+
+// Sent returns the sealed bytes that were sent.
+func (u *Upload) Sent() uint64 { return u.sent }
+
+// Saved returns the sealed bytes that the link had already.
+func (u *Upload) Saved() uint64 { return u.saved }
+
+func (u *Upload) flush() error {
+	if len(u.ids) == 0 {
+		return nil
+	}
+	var sent, saved uint64
+	err := retry(u.ctx, func() error {
+		missing, err := u.c.Missing(u.ctx, u.scope, u.ids)
+		if err != nil {
+			return err
+		}
+		var ids []chunkstore.ID
+		var data [][]byte
+		sent, saved = 0, 0
+		for i, lacks := range missing {
+			if !lacks {
+				saved += uint64(len(u.data[i]))
+				continue
+			}
+			ids, data = append(ids, u.ids[i]), append(data, u.data[i])
+			sent += uint64(len(u.data[i]))
+		}
+		if len(ids) == 0 {
+			return nil
+		}
+		return u.c.put(u.ctx, u.scope, ids, data)
+	})
+	if err != nil {
+		return fmt.Errorf("transfer: put: %w", err)
+	}
+	u.sent += sent
+	u.saved += saved
+	u.ids, u.data, u.size = nil, nil, 0
+	return nil
+}
+
+// put streams whole chunks; they are durable when it returns nil.
+func (c *Client) put(ctx context.Context, scope chunkstore.Scope, ids []chunkstore.ID, data [][]byte) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := c.rpc.PutChunks(ctx, grpc.WaitForReady(true))
+	if err != nil {
+		return err
+	}
+	send := func(m *concordatv1.PutChunksRequest) error {
+		if err := stream.Send(m); err != nil && err != io.EOF {
+			return err
+		} else if err == io.EOF {
+			_, err := stream.CloseAndRecv() // the link's own reason
+			return err
+		}
+		return nil
+	}
+	if err := send(&concordatv1.PutChunksRequest{Scope: scopeProto(scope)}); err != nil {
+		return err
+	}
+	for i, b := range data {
+		m := &concordatv1.PutChunksRequest{Id: ids[i][:], Size: uint64(len(b))}
+		for {
+			k := min(len(b), frame)
+			m.Data = b[:k]
+			if err := send(m); err != nil {
+				return err
+			}
+			if b = b[k:]; len(b) == 0 {
+				break
+			}
+			m = &concordatv1.PutChunksRequest{}
+		}
+	}
+	_, err = stream.CloseAndRecv()
+	return err
+}
+
+// Reader reads whole chunks of one scope. It is safe for concurrent use.
+type Reader struct {
+	c     *Client
+	scope chunkstore.Scope
+	bytes atomic.Uint64
+}
+
+// NewReader returns a reader of the scope's chunks.
+func NewReader(c *Client, scope chunkstore.Scope) *Reader { return &Reader{c: c, scope: scope} }
+
+// Bytes returns how many sealed bytes were read.
+func (r *Reader) Bytes() uint64 { return r.bytes.Load() }
+
+// Fetch returns the stored bytes of a chunk, at most size of them, as the link has
+// them: the caller checks them against the id. It is a [chunkstore.Fetch].
+func (r *Reader) Fetch(ctx context.Context, id chunkstore.ID, size int64) ([]byte, error) {
+	var out []byte
+	err := retry(ctx, func() error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		out = out[:0]
+		stream, err := r.c.rpc.GetChunks(ctx, &concordatv1.GetChunksRequest{Scope: scopeProto(r.scope), Ranges: []*concordatv1.Range{{Id: id[:]}}}, grpc.WaitForReady(true))
+		if err != nil {
+			return err
+		}
+		for {
+			m, err := stream.Recv()
+			if err == io.EOF {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if int64(len(out)+len(m.GetData())) > size {
+				return fmt.Errorf("%w: chunk %s is larger than its manifest says", chunkstore.ErrMismatch, id.Short())
+			}
+			out = append(out, m.GetData()...)
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("transfer: chunk %s: %w", id.Short(), err)
+	}
+	r.bytes.Add(uint64(len(out)))
+	return out, nil
+}
