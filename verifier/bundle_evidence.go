@@ -135,7 +135,7 @@ func (a *audit) appraise(index uint64, u *receipt.Unverified, c *attestation.Cla
 		return nil, nil, missingError(err.Error())
 	}
 	rep.JudgedAt = at
-	res, err := Appraise(e, a.endorsementsOf(e), p, nil, at)
+	res, err := Appraise(e, a.endorsementsOf(e, u.Endorsements()), p, nil, at)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -157,16 +157,18 @@ func (a *audit) appraise(index uint64, u *receipt.Unverified, c *attestation.Cla
 	return s, p, a.checkStart(index, c)
 }
 
-// endorsementsOf returns the documents that the envelope names, as far as the
-// bundle has them and a set may hold.
-func (a *audit) endorsementsOf(e *attestation.Evidence) *attestation.Endorsements {
-	set := new(attestation.Endorsements)
+// endorsementsOf returns the documents that the envelope and the statement name,
+// as far as the bundle has them and a set may hold.
+func (a *audit) endorsementsOf(e *attestation.Evidence, more []cose.Digest) *attestation.Endorsements {
+	names := more
 	for _, it := range e.Items {
-		for _, d := range it.Endorsements {
-			if doc, ok := a.docs[d]; ok {
-				if _, err := set.Add(doc); err != nil {
-					return set // full: what is missing shows in the appraisal
-				}
+		names = append(names, it.Endorsements...)
+	}
+	set := new(attestation.Endorsements)
+	for _, d := range names {
+		if doc, ok := a.docs[d]; ok {
+			if _, err := set.Add(doc); err != nil {
+				break // full: what is missing shows in the appraisal
 			}
 		}
 	}
@@ -238,17 +240,20 @@ func (e *enclave) link(s *receipt.Statement) {
 
 // takeEnclaveStatement takes a statement about a run, or a refusal.
 func (a *audit) takeEnclaveStatement(index uint64, u *receipt.Unverified) {
-	e := a.enclaves.issuer(u.Issuer())
-	if e == nil {
-		a.void(index, "is a %s statement of %s, which has no evidence that counts", u.Kind(), u.Issuer())
-		return
-	}
 	run := u.Run()
 	if u.Kind() == receipt.KindRun {
 		run = u.Digest()
 	}
-	s, err := u.Verify(e.claims.SignPub)
 	r := a.runs[run]
+	e := a.enclaves.issuer(u.Issuer())
+	if e == nil {
+		a.void(index, "is a %s statement of %s, which has no evidence that counts", u.Kind(), u.Issuer())
+		if r != nil && u.Kind() == receipt.KindRun {
+			r.orphan = u.Issuer()
+		}
+		return
+	}
+	s, err := u.Verify(e.claims.SignPub)
 	switch {
 	case err != nil:
 		a.void(index, "is a %s statement that %s did not sign", u.Kind(), u.Issuer())

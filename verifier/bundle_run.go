@@ -20,6 +20,7 @@ type runAudit struct {
 	statements []placedStatement // signed by enclaves whose evidence counts, within their interval
 	forged     []string          // entries that claim to be of the run and are not signed
 	outside    []string          // entries signed outside the interval of their key
+	orphan     string            // issuer of the run statement, if its evidence does not count
 
 	name    string
 	body    *receipt.Run
@@ -59,7 +60,7 @@ func (a *audit) finishRun(r *runAudit) {
 	})
 	i := slices.IndexFunc(r.statements, func(s placedStatement) bool { return s.Kind == receipt.KindRun })
 	if i < 0 {
-		a.missing(r.name+"statement", "the run statement in the log, by an enclave whose evidence counts", a.whyNoEnclave())
+		a.noStatement(r)
 		return
 	}
 	first := r.statements[i]
@@ -97,14 +98,18 @@ func (a *audit) newestTime() time.Time {
 	return time.Time{}
 }
 
-// whyNoEnclave says what is wrong with the evidence, if anything is.
-func (a *audit) whyNoEnclave() string {
+// noStatement says why there is no run statement that counts: it is not in the
+// log, or its enclave's evidence fails, or could not be judged.
+func (a *audit) noStatement(r *runAudit) {
+	const want = "the run statement in the log, by an enclave whose evidence counts"
 	for _, rep := range a.enclaves.reports {
-		if rep.Reason != "" {
-			return fmt.Sprintf("evidence statement %s at entry %d: %s", rep.Statement.Short(), rep.Index, rep.Reason)
+		if r.orphan != "" && receipt.EnclaveIssuer(rep.Instance) == r.orphan {
+			a.report.Evidence = append(a.report.Evidence, rep)
+			a.add(Check{Name: r.name + "statement", Verdict: rep.Verdict, Expected: want, Got: fmt.Sprintf("evidence of entry %d: %s", rep.Index, rep.Reason)})
+			return
 		}
 	}
-	return ""
+	a.missing(r.name+"statement", want, "")
 }
 
 func (a *audit) checkForged(r *runAudit) {

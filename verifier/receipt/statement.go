@@ -223,6 +223,15 @@ func (u *Unverified) Envelope() Digest {
 	return Digest{}
 }
 
+// Endorsements returns the digests of the vendor documents that an evidence
+// statement suggests for judging its evidence, and nil for every other kind.
+func (u *Unverified) Endorsements() []Digest {
+	if e, ok := u.s.Body.(*Evidence); ok {
+		return append([]Digest(nil), e.Endorsements...)
+	}
+	return nil
+}
+
 // Verify checks the signature by k and returns the statement. k comes from
 // evidence or a credential that was checked before, never from the statement. The
 // error wraps [cose.ErrSignature] if the signature does not verify.
