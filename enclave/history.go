@@ -2,7 +2,6 @@ package enclave
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/concordat/concordat/attestation"

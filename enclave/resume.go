@@ -8,6 +8,7 @@ import (
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/verifier"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
@@ -121,14 +122,14 @@ func (e *Enclave) revive(digest Digest, m *session.Resume) (*run, error) {
 	for _, c := range cohort {
 		r.participants[c.Node] = &participant{member: c.Member}
 	}
-	if r.chain, err = receipt.NewStepChain(logged.statement, cohort, session.StepRules(e.policy), logged.by); err != nil {
+	if r.chain, err = receipt.NewStepChain(logged.statement, cohort, verifier.StepRules(e.policy), logged.by); err != nil {
 		return nil, err
 	}
 	last, err := r.replay(logged.steps)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.chain.Succeed(e.self()); err != nil {
+	if err := r.chain.Succeed(e.self(), verifier.StepRules(e.policy)); err != nil {
 		return nil, err
 	}
 	e.runs[digest] = r
@@ -162,7 +163,7 @@ func findTask(tasks []session.Task, step Digest) *session.Task {
 func (r *run) replay(steps []loggedStep) (last *receipt.Statement, err error) {
 	for _, s := range steps {
 		if s.by.Epoch > r.chain.Enclave().Epoch {
-			if err := r.chain.Succeed(s.by); err != nil {
+			if err := r.chain.Succeed(s.by, verifier.StepRules(r.e.policy)); err != nil {
 				return nil, err
 			}
 		}

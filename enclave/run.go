@@ -14,6 +14,7 @@ import (
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/session"
 	"github.com/concordat/concordat/policy"
+	"github.com/concordat/concordat/verifier"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
@@ -190,7 +191,7 @@ func (e *Enclave) start(p *pendingRequest, cohort receipt.Cohort) error {
 		return err
 	}
 	r.digest = r.statement.Digest()
-	if r.chain, err = receipt.NewStepChain(r.statement, cohort, session.StepRules(e.policy), e.self()); err != nil {
+	if r.chain, err = receipt.NewStepChain(r.statement, cohort, verifier.StepRules(e.policy), e.self()); err != nil {
 		return err
 	}
 	e.runs[r.digest] = r

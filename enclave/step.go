@@ -405,7 +405,7 @@ func (r *run) released(c *closing, task *session.Task) {
 	r.open = &openStep{statement: c.statement, body: body, outputs: c.outputs, contributions: map[Digest]*contribution{}, excluded: map[Digest]receipt.Code{}}
 	r.model = c.next
 	task.Step = c.statement.Raw()
-	task.Manifest = session.ManifestRef{OID: c.outputs.Manifest.OID, ID: Digest(c.outputs.Manifest.ID), Size: c.outputs.Manifest.Size}
+	task.Manifest = session.ManifestRef{OID: Digest(c.outputs.Manifest.OID), ID: Digest(c.outputs.Manifest.ID), Size: c.outputs.Manifest.Size}
 	r.task = task
 	r.broadcast(task)
 	r.e.log.InfoContext(r.e.ctx, "step released", "run", r.digest.Short(), "step", body.Seq, "round", body.Round, "opens", body.Opens)

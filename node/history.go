@@ -10,7 +10,6 @@ import (
 	"github.com/concordat/concordat/internal/merkle"
 	"github.com/concordat/concordat/internal/relay"
 	"github.com/concordat/concordat/node/journal"
-	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier"
 	"github.com/concordat/concordat/verifier/receipt"
 	"github.com/concordat/concordat/verifier/tlog"
@@ -252,7 +251,7 @@ func (n *Node) cosign(r relay.WitnessRequest) {
 	var fork *tlog.ForkError
 	switch {
 	case errors.As(err, &held):
-		err = n.peer.Cosign(nil, held.Size)
+		err = n.peer.Cosign(nil, held.Held)
 	case errors.As(err, &fork):
 		n.log.ErrorContext(n.ctx, "the log forks: two signed checkpoints of one size", "proof", fmt.Sprintf("%x", fork.Proof.Encode()))
 		return

@@ -13,6 +13,7 @@ import (
 	"github.com/concordat/concordat/internal/session"
 	"github.com/concordat/concordat/node/journal"
 	"github.com/concordat/concordat/policy"
+	"github.com/concordat/concordat/verifier"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
@@ -126,7 +127,7 @@ func (n *Node) newRun(u *receipt.Unverified, key cose.Key, by receipt.Enclave, m
 	if class, _ := policy.StrategyClass(body.Strategy); string(class) != body.Class {
 		return nil, fmt.Errorf("strategy %s is called %s, it is %s", body.Strategy, body.Class, class)
 	}
-	chain, err := receipt.NewStepChain(s, c, session.StepRules(n.policy), by)
+	chain, err := receipt.NewStepChain(s, c, verifier.StepRules(n.policy), by)
 	if err != nil {
 		return nil, err
 	}
@@ -243,7 +244,7 @@ func (r *run) extend(raw []byte) (*receipt.Statement, error) {
 		return s, nil
 	}
 	if by.Epoch > r.chain.Enclave().Epoch {
-		if err := r.chain.Succeed(by); err != nil {
+		if err := r.chain.Succeed(by, verifier.StepRules(r.n.policy)); err != nil {
 			return nil, err
 		}
 	}

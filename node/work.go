@@ -182,7 +182,8 @@ func (w *work) work(ctx context.Context, uplink [32]byte) (*sealed, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := w.bounded(reply); err != nil {
+	// What leaves is what the policy lets out (protocol F21).
+	if err := flower.CheckReply(reply.Content, w.body.Opens == receipt.OpensTrain, w.n.policy); err != nil {
 		return nil, err
 	}
 	key := chunkstore.NewUplink(uplink, w.r.digest, w.body.Seq)
@@ -190,12 +191,12 @@ func (w *work) work(ctx context.Context, uplink [32]byte) (*sealed, error) {
 	p := chunkstore.NewParcelWriter(key, up.Add)
 	var s chunkstore.Sealed
 	for id, raw := range reply.Objects { // the root last
-		if id != reply.Content && err == nil {
+		if id != reply.Root && err == nil {
 			err = p.Add(raw)
 		}
 	}
 	if err == nil {
-		err = p.Add(reply.Objects[reply.Content])
+		err = p.Add(reply.Objects[reply.Root])
 	}
 	if err == nil {
 		s, err = p.Close()
@@ -204,13 +205,4 @@ func (w *work) work(ctx context.Context, uplink [32]byte) (*sealed, error) {
 		return nil, fmt.Errorf("contribution to step %d: %w", w.body.Seq, err)
 	}
 	return &sealed{parcel: s, moved: up.Sent(), saved: up.Saved()}, nil
-}
-
-// bounded lets out of a reply only what the policy lets out (protocol F21).
-func (w *work) bounded(reply *flower.Reply) error {
-	dict, err := inflate(reply.Content, func(id object.ID) ([]byte, error) { return lookup(reply.Objects, id) })
-	if err != nil {
-		return err
-	}
-	return flower.CheckReply(dict, w.body.Opens == receipt.OpensTrain, w.n.policy)
 }

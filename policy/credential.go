@@ -54,6 +54,20 @@ func SignCredential(issuer *cose.Signer, c NodeCredential) ([]byte, error) {
 	return raw, nil
 }
 
+// CredentialNode returns the node id that raw claims to be about. It checks no
+// signature: it is for whoever files credentials that others verify.
+func CredentialNode(raw []byte) (Digest, error) {
+	msg, err := cose.Parse(raw)
+	if err != nil {
+		return Digest{}, fmt.Errorf("credential: %w", err)
+	}
+	c := new(NodeCredential)
+	if err := cose.Unmarshal(msg.Payload, c); err != nil {
+		return Digest{}, fmt.Errorf("credential: %w", err)
+	}
+	return c.NodeID(), nil
+}
+
 // VerifyCredential checks that raw is a credential by the issuer key of a member
 // of p, in date at the given time and not valid for longer than p allows from
 // then on. Denials are the caller's to ask. On an error the other values are
