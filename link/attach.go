@@ -39,7 +39,7 @@ type attached struct {
 }
 
 // challenge sends a nonce and checks the answer to it.
-func (r *relay) challenge(stream attachStream, c *conn, first func() (*concordatv1.AttachRequest, error)) (*attached, error) {
+func (r *service) challenge(stream attachStream, c *conn, first func() (*concordatv1.AttachRequest, error)) (*attached, error) {
 	nonce := make([]byte, 32)
 	if _, err := rand.Read(nonce); err != nil {
 		return nil, status.Error(codes.Internal, "no randomness")
@@ -58,7 +58,7 @@ func (r *relay) challenge(stream attachStream, c *conn, first func() (*concordat
 	return r.verify(stream.Context(), c, nonce, a)
 }
 
-func (r *relay) verify(ctx context.Context, c *conn, nonce []byte, a *concordatv1.Attach) (*attached, error) {
+func (r *service) verify(ctx context.Context, c *conn, nonce []byte, a *concordatv1.Attach) (*attached, error) {
 	f, err := r.federation(a.GetFederation())
 	if err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func (r *relay) verify(ctx context.Context, c *conn, nonce []byte, a *concordatv
 
 // verifyNode checks that a member vouches for the node's key, and that its witness
 // is that member's.
-func (r *relay) verifyNode(p *attached, k cose.Key, a *concordatv1.Attach) error {
+func (r *service) verifyNode(p *attached, k cose.Key, a *concordatv1.Attach) error {
 	if id := k.ID(); p.address.ID != string(id[:]) {
 		return status.Error(codes.PermissionDenied, "address: the id is not the key's")
 	}
@@ -123,7 +123,7 @@ func (r *relay) verifyNode(p *attached, k cose.Key, a *concordatv1.Attach) error
 
 // verifyEnclave binds the instance to the first key that it came with. That the
 // enclave is genuine is for nodes to find out.
-func (r *relay) verifyEnclave(ctx context.Context, p *attached, k cose.Key, a *concordatv1.Attach, remote net.Addr) error {
+func (r *service) verifyEnclave(ctx context.Context, p *attached, k cose.Key, a *concordatv1.Attach, remote net.Addr) error {
 	if len(a.GetCredential()) != 0 || a.GetWitness() != "" {
 		return status.Error(codes.InvalidArgument, "an enclave has no credential and is no witness")
 	}

@@ -13,7 +13,7 @@ import (
 const maxBlob = 4 << 20
 
 // PutBlob implements the Relay service.
-func (r *relay) PutBlob(ctx context.Context, q *concordatv1.PutBlobRequest) (*concordatv1.PutBlobResponse, error) {
+func (r *service) PutBlob(ctx context.Context, q *concordatv1.PutBlobRequest) (*concordatv1.PutBlobResponse, error) {
 	s, err := r.caller(ctx, q.GetFederation())
 	if err != nil {
 		return nil, err
@@ -29,7 +29,7 @@ func (r *relay) PutBlob(ctx context.Context, q *concordatv1.PutBlobRequest) (*co
 }
 
 // GetBlob implements the Relay service.
-func (r *relay) GetBlob(ctx context.Context, q *concordatv1.GetBlobRequest) (*concordatv1.GetBlobResponse, error) {
+func (r *service) GetBlob(ctx context.Context, q *concordatv1.GetBlobRequest) (*concordatv1.GetBlobResponse, error) {
 	s, err := r.caller(ctx, q.GetFederation())
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func (r *relay) GetBlob(ctx context.Context, q *concordatv1.GetBlobRequest) (*co
 // Append implements the Relay service. What an entry says is for its readers; the
 // link demands only that it is a statement about this federation, so that a
 // reader's parser meets no surprises, and no member can fill the log with others'.
-func (r *relay) Append(ctx context.Context, q *concordatv1.AppendRequest) (*concordatv1.AppendResponse, error) {
+func (r *service) Append(ctx context.Context, q *concordatv1.AppendRequest) (*concordatv1.AppendResponse, error) {
 	s, err := r.caller(ctx, q.GetFederation())
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func (r *relay) Append(ctx context.Context, q *concordatv1.AppendRequest) (*conc
 }
 
 // GetTile implements the Relay service.
-func (r *relay) GetTile(ctx context.Context, q *concordatv1.GetTileRequest) (*concordatv1.GetTileResponse, error) {
+func (r *service) GetTile(ctx context.Context, q *concordatv1.GetTileRequest) (*concordatv1.GetTileResponse, error) {
 	s, err := r.caller(ctx, q.GetFederation())
 	if err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func (r *relay) GetTile(ctx context.Context, q *concordatv1.GetTileRequest) (*co
 }
 
 // GetReceipt implements the Relay service.
-func (r *relay) GetReceipt(ctx context.Context, q *concordatv1.GetReceiptRequest) (*concordatv1.GetReceiptResponse, error) {
+func (r *service) GetReceipt(ctx context.Context, q *concordatv1.GetReceiptRequest) (*concordatv1.GetReceiptResponse, error) {
 	s, err := r.caller(ctx, q.GetFederation())
 	if err != nil {
 		return nil, err

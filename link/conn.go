@@ -78,7 +78,7 @@ func (c *conn) session(federation cose.Digest) *session {
 
 // caller returns who makes a call about the federation: a party that is attached on
 // the same connection. There is no other way into a federation.
-func (r *relay) caller(ctx context.Context, federation []byte) (*session, error) {
+func (r *service) caller(ctx context.Context, federation []byte) (*session, error) {
 	f, err := r.federation(federation)
 	if err != nil {
 		return nil, err

@@ -30,7 +30,7 @@ type Link struct {
 	cfg      Config
 	address  string
 	state    *state.Store
-	relay    *relay
+	relay    *service
 	server   *grpc.Server
 	listener net.Listener
 	exporter net.Listener // nil: none
@@ -38,8 +38,8 @@ type Link struct {
 	closers  []io.Closer // of what New opened, in that order
 }
 
-// relay serves the Relay service. All its fields are set before it serves.
-type relay struct {
+// service answers the Relay service. All its fields are set before it serves.
+type service struct {
 	concordatv1.UnimplementedRelayServer
 	federations map[cose.Digest]*federation
 	state       *state.Store
@@ -84,7 +84,7 @@ func New(cfg Config) (_ *Link, err error) {
 		return nil, err
 	}
 	l.closers = append(l.closers, l.state)
-	l.relay = &relay{federations: make(map[cose.Digest]*federation), state: l.state, enclaves: enclaves, limits: cfg.Limits,
+	l.relay = &service{federations: make(map[cose.Digest]*federation), state: l.state, enclaves: enclaves, limits: cfg.Limits,
 		now: cfg.Now, logger: cfg.Logger, metrics: newMetrics(l.registry), draining: make(chan struct{})}
 	if err := l.hostAll(); err != nil {
 		return nil, err

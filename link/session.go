@@ -19,7 +19,7 @@ import (
 // one delivers the mailbox, one tells of checkpoints and requests for cosignatures.
 type session struct {
 	*attached
-	relay  *relay
+	relay  *service
 	bucket *bucket
 	box    *mailbox.Box
 
@@ -33,7 +33,7 @@ type session struct {
 }
 
 // Attach implements the Relay service.
-func (r *relay) Attach(stream attachStream) error {
+func (r *service) Attach(stream attachStream) error {
 	ctx := stream.Context()
 	c, err := connOf(ctx)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 
 // fault words an error for a caller. What is the caller's doing is said; what is
 // the link's own trouble goes to its log, and the caller is told to come again.
-func (r *relay) fault(ctx context.Context, err error) error {
+func (r *service) fault(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -40,7 +40,7 @@ func (r *relay) fault(ctx context.Context, err error) error {
 }
 
 // federation finds the federation that a call is about.
-func (r *relay) federation(id []byte) (*federation, error) {
+func (r *service) federation(id []byte) (*federation, error) {
 	d, err := digest("federation", id)
 	if err != nil {
 		return nil, err
