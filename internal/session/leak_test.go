@@ -114,22 +114,14 @@ func (th thief) opens(t *testing.T, r recording) (join, session bool) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		gcm := func(label string) cipher.AEAD {
+		half := func(label string) cipher.AEAD {
 			k, err := hkdf.Expand(sha256.New, prk, p+"key/"+label, 32)
 			if err != nil {
 				t.Fatal(err)
 			}
-			b, err := aes.NewCipher(k)
-			if err != nil {
-				t.Fatal(err)
-			}
-			g, err := cipher.NewGCM(b)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return g
+			return gcm(t, k)
 		}
-		_, err = gcm("e2n").Open(nil, make([]byte, 12), af.Sealed, th3[:])
+		_, err = half("e2n").Open(nil, make([]byte, 12), af.Sealed, th3[:])
 		opened := err == nil
 		all := opened
 		for label, frames := range map[string][][]byte{"n2e": r.records, "e2n": r.answers} {
@@ -140,7 +132,7 @@ func (th thief) opens(t *testing.T, r recording) (join, session bool) {
 				}
 				nonce := make([]byte, 12)
 				nonce[11] = byte(f.Counter)
-				_, err := gcm(label).Open(nil, nonce, f.Sealed, th3[:])
+				_, err := half(label).Open(nil, nonce, f.Sealed, th3[:])
 				opened, all = opened || err == nil, all && err == nil
 			}
 		}
@@ -217,4 +209,17 @@ func TestStolenNodeKeyIsNoEnclave(t *testing.T) {
 	answer := cose.Marshal(acceptBody{SID: s.id[:], Heads: enclaveHeads.Encode(), Signature: sig})
 	_, _, _, err = x.joining.Finish(cose.Marshal(acceptFrame{Label: label(FrameAccept), Enc2: enc2, Sealed: s.out.aead.Seal(nil, counterNonce(0), answer, th3[:])}))
 	mustRefuse(t, "accept by a thief", err, ErrBinding)
+}
+
+func gcm(t testing.TB, key []byte) cipher.AEAD {
+	t.Helper()
+	b, err := aes.NewCipher(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := cipher.NewGCM(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
 }
