@@ -2,23 +2,38 @@
 export CGO_ENABLED ?= 0
 GO ?= go
 FLAGS := -trimpath -buildvcs=false
+# A release: nothing in it depends on where, when or from which checkout it was
+# built. Symbols stay out; the names of packages do not, so what is linked shows.
+RELEASE := $(FLAGS) -ldflags='-s -w -buildid='
 TOOL := $(GO) tool -modfile=internal/tools/go.mod
 
-.PHONY: all build demo test race bench lint generate check-generated wasm release-check clean
+.PHONY: all help build demo test bench lint generate check-generated wasm release release-check clean
 
 all: build
 
-# The programs. concordat-enclave is what a confidential VM measures;
-# concordat-enclave-sim is the same with a simulated machine, never released.
+help:
+	@echo 'make build            the programs, into bin/'
+	@echo 'make demo             a whole simulated federation; DEMO="--platform tdx" passes flags'
+	@echo 'make test             go vet and every test; under the race detector where there is a C compiler'
+	@echo 'make bench            measurements, into out/bench.json'
+	@echo 'make lint             gofmt, go vet, staticcheck'
+	@echo 'make generate         code of api/, the policy reference'
+	@echo 'make check-generated  fails where generated files are not current'
+	@echo 'make wasm             the verifier for WebAssembly, with its size'
+	@echo 'make release          the programs as they are released, into bin/release/'
+	@echo 'make release-check    what the measured binary links; builds it twice and compares'
+	@echo 'make clean            removes bin/ and out/'
+
+# concordat-enclave is what a confidential VM measures.
 build:
 	$(GO) build $(FLAGS) -o bin/ ./cmd/concordat ./cmd/concordat-enclave
 
+# concordat-enclave-sim is the same enclave on a simulated machine, never released.
 demo: build
 	$(GO) build $(FLAGS) -o bin/ ./cmd/concordat-enclave-sim ./examples/breast-cancer
 	bin/concordat demo $(DEMO)
 
-# Unit, golden, fuzz seeds and end-to-end tests; with a C compiler also under the
-# race detector. Says which it did.
+# Unit, golden, fuzz-seed and end-to-end tests. Says whether the race detector ran.
 test:
 	@$(GO) vet ./...
 	@if command -v $${CC:-cc} >/dev/null 2>&1; then \
@@ -41,16 +56,22 @@ generate:
 	$(TOOL) buf generate api --template api/buf.gen.yaml
 	$(GO) test ./policy/source -update
 
-# Generated code is committed; this fails where it is not current.
+# Generated files are committed; this fails where they are not current.
 check-generated: generate
 	git diff --exit-code -- api policy/source docs/reference
+	@test -z "$$(git ls-files --others --exclude-standard -- api docs/reference)" || \
+		{ echo 'not committed:'; git ls-files --others --exclude-standard -- api docs/reference; exit 1; }
 
 wasm:
-	GOOS=js GOARCH=wasm $(GO) build $(FLAGS) -ldflags='-s -w' -o bin/concordat.wasm ./cmd/concordat-wasm
+	GOOS=js GOARCH=wasm $(GO) build $(FLAGS) -ldflags='-s -w' -o bin/verifier.wasm .ci/wasm.go
+	@echo "wasm: verifier.wasm is $$(wc -c < bin/verifier.wasm) bytes, $$(gzip -9 -c bin/verifier.wasm | wc -c) with gzip"
 
-# What a release build of the enclave links, and that no simulator is in it.
-release-check: build
-	.ci/enclave-deps
+release:
+	CGO_ENABLED=0 $(GO) build $(RELEASE) -o bin/release/ ./cmd/concordat ./cmd/concordat-enclave
+
+release-check: release
+	.ci/enclave-deps bin/release/concordat-enclave
+	.ci/reproducible bin/release/concordat-enclave
 
 clean:
 	rm -rf bin out
