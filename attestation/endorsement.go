@@ -131,6 +131,19 @@ func (s *Endorsements) Add(e Endorsement) (Digest, error) {
 	return d, nil
 }
 
+// All returns the documents in digest order. The caller must not change their
+// data.
+func (s *Endorsements) All() []Endorsement {
+	if s == nil {
+		return nil
+	}
+	out := make([]Endorsement, len(s.list))
+	for i, e := range s.list {
+		out[i] = e.Endorsement
+	}
+	return out
+}
+
 func (s *Endorsements) find(d Digest) (int, bool) {
 	if s == nil {
 		return 0, false

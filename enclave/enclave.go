@@ -30,7 +30,7 @@ type Machine interface {
 	CollectGPU(ctx context.Context, nonces [][32]byte) ([]attestation.Item, error)
 	GPUs() int
 	// Endorsements returns the documents that the evidence names.
-	Endorsements() []attestation.Endorsement
+	Endorsements() (*attestation.Endorsements, error)
 }
 
 // Config is all that an enclave is given. Every field but Observe and WindowDelay

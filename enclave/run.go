@@ -151,6 +151,9 @@ func (e *Enclave) startWaiting() {
 			return false
 		}
 		if err := e.start(p, cohort); err != nil {
+			if id, _ := p.statement.Node(); e.nodes[id] != nil {
+				err = e.refuse(e.nodes[id], p.statement.Digest(), err)
+			}
 			e.log.ErrorContext(e.ctx, "run not started", "request", p.statement.Digest().Short(), "reason", err.Error())
 		}
 		return true

@@ -109,7 +109,11 @@ func (e *Enclave) collect(ctx context.Context, claims attestation.Claims) (*atte
 		return nil, nil, err
 	}
 	var ends []Digest
-	for _, d := range e.cfg.Machine.Endorsements() {
+	docs, err := e.cfg.Machine.Endorsements()
+	if err != nil {
+		return nil, nil, fmt.Errorf("endorsements: %w", err)
+	}
+	for _, d := range docs.All() {
 		digest, err := e.peer.PutBlob(ctx, d.Encode())
 		if err != nil {
 			return nil, nil, err

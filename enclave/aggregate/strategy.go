@@ -143,7 +143,7 @@ func (*mean) Class() Class { return Mixing }
 
 // Profile: Flower divides first and multiplies then; numpy 2 (NEP 50) casts the
 // Python float n/N to the array's type before the product.
-func (*mean) Profile() string { return "fedavg/1 order=node-id x*T(n/N)+acc round=T" }
+func (*mean) Profile() string { return "fedavg/1;order=node-id;x*T(n/N)+acc;round=T" }
 
 func (m *mean) Shares() ([]uint64, uint64) { return slices.Clone(m.parts), m.whole }
 
@@ -156,7 +156,7 @@ type median struct{ n int }
 
 func (median) Name() string    { return FedMedian }
 func (median) Class() Class    { return Selecting }
-func (median) Profile() string { return "fedmedian/1 (lo+hi)/2 round=T" }
+func (median) Profile() string { return "fedmedian/1;(lo+hi)/2;round=T" }
 
 func (m median) Shares() ([]uint64, uint64) {
 	return slices.Repeat([]uint64{1}, m.n), uint64(m.n)

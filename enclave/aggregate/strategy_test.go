@@ -75,8 +75,8 @@ func TestProfilesAreFrozen(t *testing.T) {
 		class   Class
 		profile string
 	}{
-		FedAvg:    {Mixing, "fedavg/1 order=node-id x*T(n/N)+acc round=T"},
-		FedMedian: {Selecting, "fedmedian/1 (lo+hi)/2 round=T"},
+		FedAvg:    {Mixing, "fedavg/1;order=node-id;x*T(n/N)+acc;round=T"},
+		FedMedian: {Selecting, "fedmedian/1;(lo+hi)/2;round=T"},
 	} {
 		s, err := Plan(name, contributions(1))
 		if err != nil {

@@ -27,7 +27,8 @@ var layers = [][]string{
 	{"internal/session", "internal/relay", "internal/loop", "internal/flower", "internal/sandbox", "internal/daemon", "chunkstore/transfer", "chunkstore/pack", "chunkstore/storetest",
 		"verifier/crosscheck", "attestation/collect", "attestation/sim", "internal/durable/faultfs"},
 	{"enclave", "node", "link"},
-	{"ci", "cmd", "policy/source", "examples", "internal/archtest", "internal/webpage"},
+	{"policy/source"},
+	{"ci", "cmd", "examples", "internal/archtest", "internal/webpage"},
 }
 
 // pure is what nothing up to and including the verifier may link, so that it

@@ -1,0 +1,68 @@
+package ci_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/concordat/concordat/chunkstore/object"
+	"github.com/concordat/concordat/ci"
+	"github.com/concordat/concordat/internal/flower/clientapp"
+	"github.com/concordat/concordat/node"
+)
+
+func TestMain(m *testing.M) { ci.Main(m, app) }
+
+// app adds one to every value and says that it saw ten examples.
+func app(_ context.Context, in clientapp.Message) (object.RecordDict, error) {
+	arrays, ok := in.Content.Get("arrays").(object.ArrayRecord)
+	if !ok {
+		return nil, fmt.Errorf("no arrays")
+	}
+	metrics := object.MetricRecord{{Key: "num-examples", Value: object.Sint(10)}, {Key: "loss", Value: object.Double(0.5)}}
+	if in.Type == "evaluate" {
+		return object.RecordDict{{Name: "metrics", Record: metrics}}, nil
+	}
+	var out object.ArrayRecord
+	for _, a := range arrays {
+		v, err := ci.Values(a.Array)
+		if err != nil {
+			return nil, err
+		}
+		for i := range v {
+			v[i]++
+		}
+		b, err := ci.Vector(v)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, object.ArrayItem{Name: a.Name, Array: b})
+	}
+	return object.RecordDict{{Name: "arrays", Record: out}, {Name: "metrics", Record: metrics}}, nil
+}
+
+func initial(t *testing.T) [][]byte {
+	t.Helper()
+	objects, err := ci.Arrays(map[string][]float64{"w": {1, 2, 3}, "b": {0}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects
+}
+
+// TestWholePath is the spine: signed policy, attested enclave, three members, a run of
+// three rounds, and a bundle that an officer verifies.
+func TestWholePath(t *testing.T) {
+	f := ci.StartFederation(t, ci.GPUs(1))
+	for _, n := range f.Nodes {
+		n.AwaitKind(t, "joined")
+	}
+	req, err := f.Nodes[0].Node.StartRun(node.RunRequest{App: f.App(), Strategy: "fedavg", Rounds: 3, Initial: initial(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := f.Nodes[0].Await(t, "end of the run", func(e node.Event) bool { return e.Kind == "ended" && e.Request == req })
+	if end.Outcome != "completed" {
+		t.Fatalf("run ended %s: %s", end.Outcome, end.Reason)
+	}
+}
