@@ -103,7 +103,7 @@ func Open(dst []byte, id ID, stored []byte, o Opening) ([]byte, error) {
 			return nil, fmt.Errorf("%w: segment %d of %s does not decrypt", ErrOpening, i, id.Short())
 		}
 	}
-	if object.Sum(dst[at:]) != o.oid {
+	if object.Sum(dst[at:]) != o.oid() {
 		return nil, fmt.Errorf("%w: %s holds another object", ErrOpening, id.Short())
 	}
 	return dst, nil

@@ -6,7 +6,6 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/binary"
-	"fmt"
 
 	"github.com/concordat/concordat/chunkstore/object"
 )
@@ -34,7 +33,14 @@ func expand(prk [32]byte, info string) [32]byte {
 // Secret is K, the key of one contribution, of a run's downlink, or of what the
 // enclave sends to one node in one step. It has no form that prints or encodes
 // it. It is safe for concurrent use.
-type Secret struct{ k *[32]byte } // behind a pointer: no fmt verb follows it
+type Secret struct{ k hidden }
+
+// hidden is a key or plaintext id that no fmt verb reaches, not even as an unexported field of
+// a value that somebody else prints: fmt follows pointers, but calls no
+// functions.
+type hidden func() [32]byte
+
+func hide(k [32]byte) hidden { return func() [32]byte { return k } }
 
 // NewUplink returns the key of a node's contribution that answers step seq:
 // HKDF-Expand(u, "concordat/chunk/1/up" || 00 || run || u64be seq). u is the
@@ -57,8 +63,7 @@ func NewOne(u [32]byte, run Digest, seq uint64) *Secret {
 }
 
 func newSecret(root [32]byte, label string, run Digest, counter []byte) *Secret {
-	k := expand(root, label+"\x00"+string(run[:])+string(counter))
-	return &Secret{&k}
+	return &Secret{hide(expand(root, label+"\x00"+string(run[:])+string(counter)))}
 }
 
 // DownlinkCommit returns what the step statement that introduces a downlink
@@ -76,23 +81,22 @@ func (s *Secret) GoString() string { return "chunk secret" }
 // its commitment follow. Given to a reader it discloses that object; the bare
 // AEAD key would not do, since the reader could not tell it from a second one.
 type Opening struct {
-	oid object.ID
-	m   *[32]byte // as in Secret
+	oid hidden
+	m   hidden
 }
 
 // Opening returns the opening of the object oid:
 // HKDF-Expand(K, "concordat/chunk/1/object" || 00 || oid).
 func (s *Secret) Opening(oid object.ID) Opening {
-	m := expand(*s.k, labelObject+"\x00"+string(oid[:]))
-	return Opening{oid, &m}
+	return Opening{hide(oid), hide(expand(s.k(), labelObject+"\x00"+string(oid[:])))}
 }
 
 // NewOpening returns an opening that somebody disclosed. Neither oid nor m is
 // trusted: [Open] checks both against the chunk.
-func NewOpening(oid object.ID, m [32]byte) Opening { return Opening{oid, &m} }
+func NewOpening(oid object.ID, m [32]byte) Opening { return Opening{hide(oid), hide(m)} }
 
 // Disclose returns m. Whoever has it reads the object.
-func (o Opening) Disclose() [32]byte { return *o.m }
+func (o Opening) Disclose() [32]byte { return o.m() }
 
 // String shows nothing of the key, nor of the object's id.
 func (o Opening) String() string { return "chunk opening" }
@@ -100,17 +104,17 @@ func (o Opening) String() string { return "chunk opening" }
 // GoString shows nothing of the key, nor of the object's id.
 func (o Opening) GoString() string { return "chunk opening" }
 
-func (o Opening) commitment() [32]byte { return expand(*o.m, labelCommit) }
+func (o Opening) commitment() [32]byte { return expand(o.m(), labelCommit) }
 
 func (o Opening) aead() cipher.AEAD {
-	key := expand(*o.m, labelAEAD)
+	key := expand(o.m(), labelAEAD)
 	block, err := aes.NewCipher(key[:])
 	if err != nil {
 		panic("chunkstore: internal error: " + err.Error())
 	}
 	gcm, err := cipher.NewGCM(block)
 	if err != nil {
-		panic(fmt.Sprintf("chunkstore: internal error: %v", err))
+		panic("chunkstore: internal error: " + err.Error())
 	}
 	return gcm
 }

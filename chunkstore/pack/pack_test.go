@@ -122,24 +122,36 @@ func TestCrash(t *testing.T) {
 			case has[0] && !has[1], has[2] && !has[1]:
 				t.Errorf("%s: a batch is there in part", where)
 			}
+			// What Open showed is durable: a power cut now takes nothing.
+			again := held(t, disk.Recover(faultfs.Synced), c)
+			if again != has {
+				t.Errorf("%s, and %v after a second power cut", where, again)
+			}
 			if err := put(s, c[0], c[1], c[2], c[3]); err != nil {
-				t.Errorf("%s: and takes no more: %v", where, err)
+				t.Errorf("%s and takes no more: %v", where, err)
 			}
 			if err := s.Close(); err != nil {
 				t.Error(err)
 			}
-			// What Open showed is durable: a second power cut takes nothing.
-			s, err = pack.Open(disk.Recover(faultfs.Synced), "/chunks", pack.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for i := range c {
-				if !storetest.Has(t, s, storetest.Scopes[0], c[i].id, c[i].stored) {
-					t.Errorf("%s: chunk %d is lost in a second power cut", where, i)
-				}
+			if got := held(t, disk.Recover(faultfs.Synced), c); got != [4]bool{true, true, true, true} {
+				t.Errorf("%s, and %v after all were put and a power cut", where, got)
 			}
 		}
 	}
+}
+
+// held opens a disk and reports which chunks are there.
+func held(t *testing.T, disk *faultfs.FS, c [4]chunk) (has [4]bool) {
+	t.Helper()
+	s, err := pack.Open(disk, "/chunks", pack.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for i := range c {
+		has[i] = storetest.Has(t, s, storetest.Scopes[0], c[i].id, c[i].stored)
+	}
+	return has
 }
 
 // TestFailure lets every operation fail once without a crash: a batch whose

@@ -26,22 +26,22 @@ import (
 // ErrCrashed is returned by every operation from the crash on.
 var ErrCrashed = errors.New("faultfs: power lost")
 
-// Keep says what of the unsynced writes a crash leaves on the disk. Synced ones
-// always survive.
+// Keep says what of the unsynced writes a crash leaves. Synced ones always
+// survive.
 type Keep int
 
 const (
-	Synced Keep = iota // nothing unsynced: neither entries nor bytes
-	Torn               // every entry; of unsynced bytes the first half
-	Zeroed             // every entry and size; unsynced bytes read as zeros
-	All                // everything, as after a kill of the process
+	Synced Keep = iota // power cut: nothing unsynced, neither entries nor bytes
+	Torn               // power cut: every entry; of unsynced bytes the first half
+	Zeroed             // power cut: every entry and size; unsynced bytes read as zeros
+	Killed             // only the process ended: everything is there, and still unsynced
 )
 
 // Keeps lists every [Keep].
-var Keeps = []Keep{Synced, Torn, Zeroed, All}
+var Keeps = []Keep{Synced, Torn, Zeroed, Killed}
 
 // String names k.
-func (k Keep) String() string { return [...]string{"synced", "torn", "zeroed", "all"}[k] }
+func (k Keep) String() string { return [...]string{"synced", "torn", "zeroed", "killed"}[k] }
 
 var _ durable.FS = (*FS)(nil)
 
@@ -98,9 +98,36 @@ func (f *FS) arm(n int, err error, crash bool) {
 func (f *FS) Recover(keep Keep) *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return &FS{root: f.root.survive(keep), locks: map[string]bool{}}
+	root := f.root
+	if keep == Killed {
+		root = root.clone(map[*node]*node{})
+	} else {
+		root = root.survive(keep)
+	}
+	return &FS{root: root, locks: map[string]bool{}}
 }
 
+// clone copies n with what is synced and what is not; done keeps a node one
+// node where it has two entries.
+func (n *node) clone(done map[*node]*node) *node {
+	if c := done[n]; c != nil {
+		return c
+	}
+	c := &node{dir: n.dir, data: append([]byte(nil), n.data...), synced: append([]byte(nil), n.synced...)}
+	done[n] = c
+	if n.dir {
+		c.entries, c.stable = map[string]*node{}, map[string]*node{}
+		for name, e := range n.entries {
+			c.entries[name] = e.clone(done)
+		}
+		for name, e := range n.stable {
+			c.stable[name] = e.clone(done)
+		}
+	}
+	return c
+}
+
+// survive copies what of n a power cut leaves; all of it is on the disk.
 func (n *node) survive(keep Keep) *node {
 	if !n.dir {
 		data := append([]byte(nil), n.data...)
