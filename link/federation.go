@@ -26,6 +26,7 @@ type federation struct {
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
+	newest   string // instance of the enclave that attached last; empty: none did
 }
 
 // chains reads every policy chain that the link is to host.
@@ -113,6 +114,14 @@ func (f *federation) join(s *session) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.sessions[s] = struct{}{}
+	if s.address.Role == mailbox.Enclave {
+		f.newest = s.address.ID
+		for x := range f.sessions {
+			x.announce(f.newest)
+		}
+	} else if f.newest != "" {
+		s.announce(f.newest)
+	}
 }
 
 func (f *federation) leave(s *session) {

@@ -29,6 +29,7 @@ type session struct {
 	mu      sync.Mutex // owns what follows; what is newer replaces what was not told yet
 	note    []byte
 	request *log.Request
+	enclave string        // to be announced to a node
 	news    chan struct{} // has one element if there is something to tell
 }
 
@@ -164,11 +165,16 @@ func (s *session) tell(ctx context.Context) error {
 			return ctx.Err()
 		}
 		s.mu.Lock()
-		note, request := s.note, s.request
-		s.note, s.request = nil, nil
+		note, request, enclave := s.note, s.request, s.enclave
+		s.note, s.request, s.enclave = nil, nil, ""
 		s.mu.Unlock()
 		if note != nil {
 			if err := s.send(&concordatv1.AttachResponse{Kind: &concordatv1.AttachResponse_Checkpoint{Checkpoint: &concordatv1.Checkpoint{Note: note}}}); err != nil {
+				return err
+			}
+		}
+		if enclave != "" {
+			if err := s.send(&concordatv1.AttachResponse{Kind: &concordatv1.AttachResponse_Presence{Presence: &concordatv1.Presence{Instance: []byte(enclave)}}}); err != nil {
 				return err
 			}
 		}
@@ -179,4 +185,15 @@ func (s *session) tell(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// announce tells a node which enclave attached last.
+func (s *session) announce(instance string) {
+	if s.address.Role != mailbox.Node {
+		return
+	}
+	s.mu.Lock()
+	s.enclave = instance
+	s.mu.Unlock()
+	signal(s.news)
 }

@@ -32,7 +32,22 @@ const knockAgain = 15 * time.Second
 
 // knock challenges whichever enclave there is, unless one is joined.
 func (n *Node) knock() {
-	if n.enclave != nil || n.appraising || n.joining != nil {
+	if n.enclave == nil {
+		n.ask()
+	}
+}
+
+// presence takes the link's word that another enclave is there now. It proves
+// nothing: the enclave is asked, and joined only if it passes.
+func (n *Node) presence(instance string) {
+	if n.enclave != nil && n.enclave.address.ID != instance {
+		n.ask()
+	}
+}
+
+// ask sends a challenge, unless one is open.
+func (n *Node) ask() {
+	if n.challenge != nil || n.appraising || n.joining != nil {
 		return
 	}
 	c, err := session.NewChallenge(n.fed, n.id, time.Now())
@@ -48,7 +63,7 @@ func (n *Node) knock() {
 	n.loop.After(knockAgain, func() {
 		if n.challenge == c {
 			n.challenge = nil
-			n.knock()
+			n.ask()
 		}
 	})
 }
@@ -131,6 +146,10 @@ func (n *Node) joinEnclave(from relay.Address, c *session.Challenge, o *session.
 	}
 	if err := n.notRolledBack(passed); err != nil {
 		return err
+	}
+	if n.enclave != nil && n.enclave.Instance == claims.Instance {
+		n.renewed(passed) // the session goes on, under fresh evidence
+		return nil
 	}
 	cp, _, err := tlog.Open(o.LogProof.Checkpoint, n.history.trust)
 	if err != nil {
@@ -230,11 +249,30 @@ func (n *Node) accept(frame []byte) error {
 		return err
 	}
 	n.enclave = e
+	n.renewLater()
 	n.log.InfoContext(n.ctx, "joined enclave", "instance", e.Instance.String(), "epoch", e.Epoch, "verdict", e.result.Verdict().String())
 	n.tell(Event{Kind: "joined", Instance: e.Instance.String(), Simulated: n.policy.Simulated})
 	n.resume()
 	n.sendRequests()
 	return nil
+}
+
+// renewed takes fresh evidence of the joined enclave.
+func (n *Node) renewed(passed verifier.Passed) {
+	n.enclave.result = passed.Result()
+	n.log.InfoContext(n.ctx, "evidence renewed", "instance", n.enclave.Instance.String())
+	n.renewLater()
+}
+
+// renewLater asks for fresh evidence before the policy calls it too old, off the
+// path of any round (protocol F18).
+func (n *Node) renewLater() {
+	e := n.enclave
+	n.loop.After(n.policy.Evidence.MaxAge.Duration()/2, func() {
+		if n.enclave == e {
+			n.ask()
+		}
+	})
 }
 
 // heads is the newest history that this node knows.

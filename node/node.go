@@ -207,6 +207,8 @@ func (n *Node) event(ev relay.Event) {
 		n.knock()
 	case relay.Checkpoint:
 		n.checkpoint(ev.Note)
+	case relay.Presence:
+		n.presence(ev.Instance)
 	case relay.WitnessRequest:
 		n.cosign(ev)
 	case relay.Delivered:

@@ -70,7 +70,7 @@ type Config struct {
 }
 
 // Event is something that the stream brought: [Delivered], [Checkpoint],
-// [WitnessRequest] or [Attached].
+// [WitnessRequest], [Presence] or [Attached].
 type Event any
 
 // Delivered is one payload. It comes again until [Peer.Received].
@@ -89,6 +89,10 @@ type WitnessRequest struct {
 	OldSize uint64
 	Proof   []Digest
 }
+
+// Presence says which enclave the federation has now: the link's word, a reason to
+// challenge it and no more.
+type Presence struct{ Instance string }
 
 // Attached says that the stream is up, again or for the first time.
 type Attached struct{}
@@ -261,6 +265,8 @@ func (p *Peer) attach(ctx context.Context) error {
 				w.Proof = append(w.Proof, Digest(h))
 			}
 			e = w
+		case *concordatv1.AttachResponse_Presence:
+			e = Presence{string(k.Presence.GetInstance())}
 		default:
 			continue
 		}

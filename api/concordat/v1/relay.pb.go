@@ -531,6 +531,7 @@ type AttachResponse struct {
 	//	*AttachResponse_Checkpoint
 	//	*AttachResponse_Witness
 	//	*AttachResponse_Refused
+	//	*AttachResponse_Presence
 	Kind          isAttachResponse_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -636,6 +637,15 @@ func (x *AttachResponse) GetRefused() *Refused {
 	return nil
 }
 
+func (x *AttachResponse) GetPresence() *Presence {
+	if x != nil {
+		if x, ok := x.Kind.(*AttachResponse_Presence); ok {
+			return x.Presence
+		}
+	}
+	return nil
+}
+
 type isAttachResponse_Kind interface {
 	isAttachResponse_Kind()
 }
@@ -668,6 +678,10 @@ type AttachResponse_Refused struct {
 	Refused *Refused `protobuf:"bytes,7,opt,name=refused,proto3,oneof"`
 }
 
+type AttachResponse_Presence struct {
+	Presence *Presence `protobuf:"bytes,8,opt,name=presence,proto3,oneof"`
+}
+
 func (*AttachResponse_Challenge) isAttachResponse_Kind() {}
 
 func (*AttachResponse_Attached) isAttachResponse_Kind() {}
@@ -682,6 +696,54 @@ func (*AttachResponse_Witness) isAttachResponse_Kind() {}
 
 func (*AttachResponse_Refused) isAttachResponse_Kind() {}
 
+func (*AttachResponse_Presence) isAttachResponse_Kind() {}
+
+// Presence tells nodes which enclave instance attached last. It proves nothing: a node
+// that has joined another one challenges it, and joins only what passes.
+type Presence struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Instance      []byte                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"` // 16 bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Presence) Reset() {
+	*x = Presence{}
+	mi := &file_concordat_v1_relay_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Presence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Presence) ProtoMessage() {}
+
+func (x *Presence) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_relay_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Presence.ProtoReflect.Descriptor instead.
+func (*Presence) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Presence) GetInstance() []byte {
+	if x != nil {
+		return x.Instance
+	}
+	return nil
+}
+
 type Challenge struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Nonce         []byte                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"` // 32 bytes
@@ -691,7 +753,7 @@ type Challenge struct {
 
 func (x *Challenge) Reset() {
 	*x = Challenge{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[7]
+	mi := &file_concordat_v1_relay_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -703,7 +765,7 @@ func (x *Challenge) String() string {
 func (*Challenge) ProtoMessage() {}
 
 func (x *Challenge) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[7]
+	mi := &file_concordat_v1_relay_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -716,7 +778,7 @@ func (x *Challenge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Challenge.ProtoReflect.Descriptor instead.
 func (*Challenge) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{7}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Challenge) GetNonce() []byte {
@@ -736,7 +798,7 @@ type Attached struct {
 
 func (x *Attached) Reset() {
 	*x = Attached{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[8]
+	mi := &file_concordat_v1_relay_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +810,7 @@ func (x *Attached) String() string {
 func (*Attached) ProtoMessage() {}
 
 func (x *Attached) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[8]
+	mi := &file_concordat_v1_relay_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +823,7 @@ func (x *Attached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attached.ProtoReflect.Descriptor instead.
 func (*Attached) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{8}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Attached) GetCheckpoint() []byte {
@@ -780,7 +842,7 @@ type Sent struct {
 
 func (x *Sent) Reset() {
 	*x = Sent{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[9]
+	mi := &file_concordat_v1_relay_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -792,7 +854,7 @@ func (x *Sent) String() string {
 func (*Sent) ProtoMessage() {}
 
 func (x *Sent) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[9]
+	mi := &file_concordat_v1_relay_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -805,7 +867,7 @@ func (x *Sent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sent.ProtoReflect.Descriptor instead.
 func (*Sent) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{9}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Sent) GetHandle() []byte {
@@ -828,7 +890,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[10]
+	mi := &file_concordat_v1_relay_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +902,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[10]
+	mi := &file_concordat_v1_relay_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +915,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{10}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Refused) GetHandle() []byte {
@@ -890,7 +952,7 @@ type Deliver struct {
 
 func (x *Deliver) Reset() {
 	*x = Deliver{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[11]
+	mi := &file_concordat_v1_relay_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +964,7 @@ func (x *Deliver) String() string {
 func (*Deliver) ProtoMessage() {}
 
 func (x *Deliver) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[11]
+	mi := &file_concordat_v1_relay_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +977,7 @@ func (x *Deliver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deliver.ProtoReflect.Descriptor instead.
 func (*Deliver) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{11}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Deliver) GetHandle() []byte {
@@ -950,7 +1012,7 @@ type Checkpoint struct {
 
 func (x *Checkpoint) Reset() {
 	*x = Checkpoint{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[12]
+	mi := &file_concordat_v1_relay_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -962,7 +1024,7 @@ func (x *Checkpoint) String() string {
 func (*Checkpoint) ProtoMessage() {}
 
 func (x *Checkpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[12]
+	mi := &file_concordat_v1_relay_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -975,7 +1037,7 @@ func (x *Checkpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
 func (*Checkpoint) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{12}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Checkpoint) GetNote() []byte {
@@ -997,7 +1059,7 @@ type WitnessRequest struct {
 
 func (x *WitnessRequest) Reset() {
 	*x = WitnessRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[13]
+	mi := &file_concordat_v1_relay_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1071,7 @@ func (x *WitnessRequest) String() string {
 func (*WitnessRequest) ProtoMessage() {}
 
 func (x *WitnessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[13]
+	mi := &file_concordat_v1_relay_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1084,7 @@ func (x *WitnessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WitnessRequest.ProtoReflect.Descriptor instead.
 func (*WitnessRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{13}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WitnessRequest) GetNote() []byte {
@@ -1060,7 +1122,7 @@ type Scope struct {
 
 func (x *Scope) Reset() {
 	*x = Scope{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[14]
+	mi := &file_concordat_v1_relay_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1072,7 +1134,7 @@ func (x *Scope) String() string {
 func (*Scope) ProtoMessage() {}
 
 func (x *Scope) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[14]
+	mi := &file_concordat_v1_relay_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1085,7 +1147,7 @@ func (x *Scope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scope.ProtoReflect.Descriptor instead.
 func (*Scope) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{14}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Scope) GetFederation() []byte {
@@ -1119,7 +1181,7 @@ type MissingRequest struct {
 
 func (x *MissingRequest) Reset() {
 	*x = MissingRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[15]
+	mi := &file_concordat_v1_relay_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1193,7 @@ func (x *MissingRequest) String() string {
 func (*MissingRequest) ProtoMessage() {}
 
 func (x *MissingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[15]
+	mi := &file_concordat_v1_relay_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1206,7 @@ func (x *MissingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MissingRequest.ProtoReflect.Descriptor instead.
 func (*MissingRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{15}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MissingRequest) GetScope() *Scope {
@@ -1171,7 +1233,7 @@ type MissingResponse struct {
 
 func (x *MissingResponse) Reset() {
 	*x = MissingResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[16]
+	mi := &file_concordat_v1_relay_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1183,7 +1245,7 @@ func (x *MissingResponse) String() string {
 func (*MissingResponse) ProtoMessage() {}
 
 func (x *MissingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[16]
+	mi := &file_concordat_v1_relay_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1196,7 +1258,7 @@ func (x *MissingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MissingResponse.ProtoReflect.Descriptor instead.
 func (*MissingResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{16}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MissingResponse) GetBitmap() []uint64 {
@@ -1220,7 +1282,7 @@ type PutChunksRequest struct {
 
 func (x *PutChunksRequest) Reset() {
 	*x = PutChunksRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[17]
+	mi := &file_concordat_v1_relay_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1294,7 @@ func (x *PutChunksRequest) String() string {
 func (*PutChunksRequest) ProtoMessage() {}
 
 func (x *PutChunksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[17]
+	mi := &file_concordat_v1_relay_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1307,7 @@ func (x *PutChunksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutChunksRequest.ProtoReflect.Descriptor instead.
 func (*PutChunksRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{17}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PutChunksRequest) GetScope() *Scope {
@@ -1286,7 +1348,7 @@ type PutChunksResponse struct {
 
 func (x *PutChunksResponse) Reset() {
 	*x = PutChunksResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[18]
+	mi := &file_concordat_v1_relay_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +1360,7 @@ func (x *PutChunksResponse) String() string {
 func (*PutChunksResponse) ProtoMessage() {}
 
 func (x *PutChunksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[18]
+	mi := &file_concordat_v1_relay_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +1373,7 @@ func (x *PutChunksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutChunksResponse.ProtoReflect.Descriptor instead.
 func (*PutChunksResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{18}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PutChunksResponse) GetChunks() uint64 {
@@ -1338,7 +1400,7 @@ type GetChunksRequest struct {
 
 func (x *GetChunksRequest) Reset() {
 	*x = GetChunksRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[19]
+	mi := &file_concordat_v1_relay_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1350,7 +1412,7 @@ func (x *GetChunksRequest) String() string {
 func (*GetChunksRequest) ProtoMessage() {}
 
 func (x *GetChunksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[19]
+	mi := &file_concordat_v1_relay_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1363,7 +1425,7 @@ func (x *GetChunksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetChunksRequest.ProtoReflect.Descriptor instead.
 func (*GetChunksRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{19}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetChunksRequest) GetScope() *Scope {
@@ -1391,7 +1453,7 @@ type Range struct {
 
 func (x *Range) Reset() {
 	*x = Range{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[20]
+	mi := &file_concordat_v1_relay_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1465,7 @@ func (x *Range) String() string {
 func (*Range) ProtoMessage() {}
 
 func (x *Range) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[20]
+	mi := &file_concordat_v1_relay_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1478,7 @@ func (x *Range) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Range.ProtoReflect.Descriptor instead.
 func (*Range) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{20}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Range) GetId() []byte {
@@ -1451,7 +1513,7 @@ type GetChunksResponse struct {
 
 func (x *GetChunksResponse) Reset() {
 	*x = GetChunksResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[21]
+	mi := &file_concordat_v1_relay_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1525,7 @@ func (x *GetChunksResponse) String() string {
 func (*GetChunksResponse) ProtoMessage() {}
 
 func (x *GetChunksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[21]
+	mi := &file_concordat_v1_relay_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1538,7 @@ func (x *GetChunksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetChunksResponse.ProtoReflect.Descriptor instead.
 func (*GetChunksResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{21}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetChunksResponse) GetRange() uint32 {
@@ -1510,7 +1572,7 @@ type PutBlobRequest struct {
 
 func (x *PutBlobRequest) Reset() {
 	*x = PutBlobRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[22]
+	mi := &file_concordat_v1_relay_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +1584,7 @@ func (x *PutBlobRequest) String() string {
 func (*PutBlobRequest) ProtoMessage() {}
 
 func (x *PutBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[22]
+	mi := &file_concordat_v1_relay_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1535,7 +1597,7 @@ func (x *PutBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutBlobRequest.ProtoReflect.Descriptor instead.
 func (*PutBlobRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{22}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PutBlobRequest) GetFederation() []byte {
@@ -1561,7 +1623,7 @@ type PutBlobResponse struct {
 
 func (x *PutBlobResponse) Reset() {
 	*x = PutBlobResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[23]
+	mi := &file_concordat_v1_relay_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +1635,7 @@ func (x *PutBlobResponse) String() string {
 func (*PutBlobResponse) ProtoMessage() {}
 
 func (x *PutBlobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[23]
+	mi := &file_concordat_v1_relay_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +1648,7 @@ func (x *PutBlobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutBlobResponse.ProtoReflect.Descriptor instead.
 func (*PutBlobResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{23}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PutBlobResponse) GetDigest() []byte {
@@ -1606,7 +1668,7 @@ type GetBlobRequest struct {
 
 func (x *GetBlobRequest) Reset() {
 	*x = GetBlobRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[24]
+	mi := &file_concordat_v1_relay_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1618,7 +1680,7 @@ func (x *GetBlobRequest) String() string {
 func (*GetBlobRequest) ProtoMessage() {}
 
 func (x *GetBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[24]
+	mi := &file_concordat_v1_relay_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1631,7 +1693,7 @@ func (x *GetBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlobRequest.ProtoReflect.Descriptor instead.
 func (*GetBlobRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{24}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetBlobRequest) GetFederation() []byte {
@@ -1657,7 +1719,7 @@ type GetBlobResponse struct {
 
 func (x *GetBlobResponse) Reset() {
 	*x = GetBlobResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[25]
+	mi := &file_concordat_v1_relay_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +1731,7 @@ func (x *GetBlobResponse) String() string {
 func (*GetBlobResponse) ProtoMessage() {}
 
 func (x *GetBlobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[25]
+	mi := &file_concordat_v1_relay_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +1744,7 @@ func (x *GetBlobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlobResponse.ProtoReflect.Descriptor instead.
 func (*GetBlobResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{25}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetBlobResponse) GetData() []byte {
@@ -1702,7 +1764,7 @@ type AppendRequest struct {
 
 func (x *AppendRequest) Reset() {
 	*x = AppendRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[26]
+	mi := &file_concordat_v1_relay_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1714,7 +1776,7 @@ func (x *AppendRequest) String() string {
 func (*AppendRequest) ProtoMessage() {}
 
 func (x *AppendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[26]
+	mi := &file_concordat_v1_relay_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1727,7 +1789,7 @@ func (x *AppendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendRequest.ProtoReflect.Descriptor instead.
 func (*AppendRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{26}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AppendRequest) GetFederation() []byte {
@@ -1753,7 +1815,7 @@ type AppendResponse struct {
 
 func (x *AppendResponse) Reset() {
 	*x = AppendResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[27]
+	mi := &file_concordat_v1_relay_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1765,7 +1827,7 @@ func (x *AppendResponse) String() string {
 func (*AppendResponse) ProtoMessage() {}
 
 func (x *AppendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[27]
+	mi := &file_concordat_v1_relay_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +1840,7 @@ func (x *AppendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendResponse.ProtoReflect.Descriptor instead.
 func (*AppendResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{27}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AppendResponse) GetIndex() uint64 {
@@ -1798,7 +1860,7 @@ type GetTileRequest struct {
 
 func (x *GetTileRequest) Reset() {
 	*x = GetTileRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[28]
+	mi := &file_concordat_v1_relay_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1810,7 +1872,7 @@ func (x *GetTileRequest) String() string {
 func (*GetTileRequest) ProtoMessage() {}
 
 func (x *GetTileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[28]
+	mi := &file_concordat_v1_relay_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1823,7 +1885,7 @@ func (x *GetTileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTileRequest.ProtoReflect.Descriptor instead.
 func (*GetTileRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{28}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetTileRequest) GetFederation() []byte {
@@ -1849,7 +1911,7 @@ type GetTileResponse struct {
 
 func (x *GetTileResponse) Reset() {
 	*x = GetTileResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[29]
+	mi := &file_concordat_v1_relay_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1861,7 +1923,7 @@ func (x *GetTileResponse) String() string {
 func (*GetTileResponse) ProtoMessage() {}
 
 func (x *GetTileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[29]
+	mi := &file_concordat_v1_relay_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1874,7 +1936,7 @@ func (x *GetTileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTileResponse.ProtoReflect.Descriptor instead.
 func (*GetTileResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{29}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetTileResponse) GetData() []byte {
@@ -1895,7 +1957,7 @@ type GetReceiptRequest struct {
 
 func (x *GetReceiptRequest) Reset() {
 	*x = GetReceiptRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[30]
+	mi := &file_concordat_v1_relay_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +1969,7 @@ func (x *GetReceiptRequest) String() string {
 func (*GetReceiptRequest) ProtoMessage() {}
 
 func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[30]
+	mi := &file_concordat_v1_relay_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +1982,7 @@ func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptRequest.ProtoReflect.Descriptor instead.
 func (*GetReceiptRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{30}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetReceiptRequest) GetFederation() []byte {
@@ -1954,7 +2016,7 @@ type GetReceiptResponse struct {
 
 func (x *GetReceiptResponse) Reset() {
 	*x = GetReceiptResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[31]
+	mi := &file_concordat_v1_relay_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1966,7 +2028,7 @@ func (x *GetReceiptResponse) String() string {
 func (*GetReceiptResponse) ProtoMessage() {}
 
 func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[31]
+	mi := &file_concordat_v1_relay_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1979,7 +2041,7 @@ func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptResponse.ProtoReflect.Descriptor instead.
 func (*GetReceiptResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{31}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetReceiptResponse) GetReceipt() []byte {
@@ -2030,7 +2092,7 @@ const file_concordat_v1_relay_proto_rawDesc = "" +
 	"\ahandles\x18\x01 \x03(\fR\ahandles\">\n" +
 	"\x06Cosign\x12 \n" +
 	"\vcosignature\x18\x01 \x01(\fR\vcosignature\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x04R\x04size\"\x8d\x03\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"\xc3\x03\n" +
 	"\x0eAttachResponse\x127\n" +
 	"\tchallenge\x18\x01 \x01(\v2\x17.concordat.v1.ChallengeH\x00R\tchallenge\x124\n" +
 	"\battached\x18\x02 \x01(\v2\x16.concordat.v1.AttachedH\x00R\battached\x12(\n" +
@@ -2040,8 +2102,11 @@ const file_concordat_v1_relay_proto_rawDesc = "" +
 	"checkpoint\x18\x05 \x01(\v2\x18.concordat.v1.CheckpointH\x00R\n" +
 	"checkpoint\x128\n" +
 	"\awitness\x18\x06 \x01(\v2\x1c.concordat.v1.WitnessRequestH\x00R\awitness\x121\n" +
-	"\arefused\x18\a \x01(\v2\x15.concordat.v1.RefusedH\x00R\arefusedB\x06\n" +
-	"\x04kind\"!\n" +
+	"\arefused\x18\a \x01(\v2\x15.concordat.v1.RefusedH\x00R\arefused\x124\n" +
+	"\bpresence\x18\b \x01(\v2\x16.concordat.v1.PresenceH\x00R\bpresenceB\x06\n" +
+	"\x04kind\"&\n" +
+	"\bPresence\x12\x1a\n" +
+	"\binstance\x18\x01 \x01(\fR\binstance\"!\n" +
 	"\tChallenge\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\"*\n" +
 	"\bAttached\x12\x1e\n" +
@@ -2163,7 +2228,7 @@ func file_concordat_v1_relay_proto_rawDescGZIP() []byte {
 }
 
 var file_concordat_v1_relay_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_concordat_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_concordat_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_concordat_v1_relay_proto_goTypes = []any{
 	(Role)(0),                  // 0: concordat.v1.Role
 	(*Address)(nil),            // 1: concordat.v1.Address
@@ -2173,31 +2238,32 @@ var file_concordat_v1_relay_proto_goTypes = []any{
 	(*Received)(nil),           // 5: concordat.v1.Received
 	(*Cosign)(nil),             // 6: concordat.v1.Cosign
 	(*AttachResponse)(nil),     // 7: concordat.v1.AttachResponse
-	(*Challenge)(nil),          // 8: concordat.v1.Challenge
-	(*Attached)(nil),           // 9: concordat.v1.Attached
-	(*Sent)(nil),               // 10: concordat.v1.Sent
-	(*Refused)(nil),            // 11: concordat.v1.Refused
-	(*Deliver)(nil),            // 12: concordat.v1.Deliver
-	(*Checkpoint)(nil),         // 13: concordat.v1.Checkpoint
-	(*WitnessRequest)(nil),     // 14: concordat.v1.WitnessRequest
-	(*Scope)(nil),              // 15: concordat.v1.Scope
-	(*MissingRequest)(nil),     // 16: concordat.v1.MissingRequest
-	(*MissingResponse)(nil),    // 17: concordat.v1.MissingResponse
-	(*PutChunksRequest)(nil),   // 18: concordat.v1.PutChunksRequest
-	(*PutChunksResponse)(nil),  // 19: concordat.v1.PutChunksResponse
-	(*GetChunksRequest)(nil),   // 20: concordat.v1.GetChunksRequest
-	(*Range)(nil),              // 21: concordat.v1.Range
-	(*GetChunksResponse)(nil),  // 22: concordat.v1.GetChunksResponse
-	(*PutBlobRequest)(nil),     // 23: concordat.v1.PutBlobRequest
-	(*PutBlobResponse)(nil),    // 24: concordat.v1.PutBlobResponse
-	(*GetBlobRequest)(nil),     // 25: concordat.v1.GetBlobRequest
-	(*GetBlobResponse)(nil),    // 26: concordat.v1.GetBlobResponse
-	(*AppendRequest)(nil),      // 27: concordat.v1.AppendRequest
-	(*AppendResponse)(nil),     // 28: concordat.v1.AppendResponse
-	(*GetTileRequest)(nil),     // 29: concordat.v1.GetTileRequest
-	(*GetTileResponse)(nil),    // 30: concordat.v1.GetTileResponse
-	(*GetReceiptRequest)(nil),  // 31: concordat.v1.GetReceiptRequest
-	(*GetReceiptResponse)(nil), // 32: concordat.v1.GetReceiptResponse
+	(*Presence)(nil),           // 8: concordat.v1.Presence
+	(*Challenge)(nil),          // 9: concordat.v1.Challenge
+	(*Attached)(nil),           // 10: concordat.v1.Attached
+	(*Sent)(nil),               // 11: concordat.v1.Sent
+	(*Refused)(nil),            // 12: concordat.v1.Refused
+	(*Deliver)(nil),            // 13: concordat.v1.Deliver
+	(*Checkpoint)(nil),         // 14: concordat.v1.Checkpoint
+	(*WitnessRequest)(nil),     // 15: concordat.v1.WitnessRequest
+	(*Scope)(nil),              // 16: concordat.v1.Scope
+	(*MissingRequest)(nil),     // 17: concordat.v1.MissingRequest
+	(*MissingResponse)(nil),    // 18: concordat.v1.MissingResponse
+	(*PutChunksRequest)(nil),   // 19: concordat.v1.PutChunksRequest
+	(*PutChunksResponse)(nil),  // 20: concordat.v1.PutChunksResponse
+	(*GetChunksRequest)(nil),   // 21: concordat.v1.GetChunksRequest
+	(*Range)(nil),              // 22: concordat.v1.Range
+	(*GetChunksResponse)(nil),  // 23: concordat.v1.GetChunksResponse
+	(*PutBlobRequest)(nil),     // 24: concordat.v1.PutBlobRequest
+	(*PutBlobResponse)(nil),    // 25: concordat.v1.PutBlobResponse
+	(*GetBlobRequest)(nil),     // 26: concordat.v1.GetBlobRequest
+	(*GetBlobResponse)(nil),    // 27: concordat.v1.GetBlobResponse
+	(*AppendRequest)(nil),      // 28: concordat.v1.AppendRequest
+	(*AppendResponse)(nil),     // 29: concordat.v1.AppendResponse
+	(*GetTileRequest)(nil),     // 30: concordat.v1.GetTileRequest
+	(*GetTileResponse)(nil),    // 31: concordat.v1.GetTileResponse
+	(*GetReceiptRequest)(nil),  // 32: concordat.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil), // 33: concordat.v1.GetReceiptResponse
 }
 var file_concordat_v1_relay_proto_depIdxs = []int32{
 	0,  // 0: concordat.v1.Address.role:type_name -> concordat.v1.Role
@@ -2207,41 +2273,42 @@ var file_concordat_v1_relay_proto_depIdxs = []int32{
 	6,  // 4: concordat.v1.AttachRequest.cosign:type_name -> concordat.v1.Cosign
 	1,  // 5: concordat.v1.Attach.address:type_name -> concordat.v1.Address
 	1,  // 6: concordat.v1.Send.to:type_name -> concordat.v1.Address
-	8,  // 7: concordat.v1.AttachResponse.challenge:type_name -> concordat.v1.Challenge
-	9,  // 8: concordat.v1.AttachResponse.attached:type_name -> concordat.v1.Attached
-	10, // 9: concordat.v1.AttachResponse.sent:type_name -> concordat.v1.Sent
-	12, // 10: concordat.v1.AttachResponse.deliver:type_name -> concordat.v1.Deliver
-	13, // 11: concordat.v1.AttachResponse.checkpoint:type_name -> concordat.v1.Checkpoint
-	14, // 12: concordat.v1.AttachResponse.witness:type_name -> concordat.v1.WitnessRequest
-	11, // 13: concordat.v1.AttachResponse.refused:type_name -> concordat.v1.Refused
-	1,  // 14: concordat.v1.Deliver.from:type_name -> concordat.v1.Address
-	15, // 15: concordat.v1.MissingRequest.scope:type_name -> concordat.v1.Scope
-	15, // 16: concordat.v1.PutChunksRequest.scope:type_name -> concordat.v1.Scope
-	15, // 17: concordat.v1.GetChunksRequest.scope:type_name -> concordat.v1.Scope
-	21, // 18: concordat.v1.GetChunksRequest.ranges:type_name -> concordat.v1.Range
-	2,  // 19: concordat.v1.Relay.Attach:input_type -> concordat.v1.AttachRequest
-	16, // 20: concordat.v1.Relay.Missing:input_type -> concordat.v1.MissingRequest
-	18, // 21: concordat.v1.Relay.PutChunks:input_type -> concordat.v1.PutChunksRequest
-	20, // 22: concordat.v1.Relay.GetChunks:input_type -> concordat.v1.GetChunksRequest
-	23, // 23: concordat.v1.Relay.PutBlob:input_type -> concordat.v1.PutBlobRequest
-	25, // 24: concordat.v1.Relay.GetBlob:input_type -> concordat.v1.GetBlobRequest
-	27, // 25: concordat.v1.Relay.Append:input_type -> concordat.v1.AppendRequest
-	29, // 26: concordat.v1.Relay.GetTile:input_type -> concordat.v1.GetTileRequest
-	31, // 27: concordat.v1.Relay.GetReceipt:input_type -> concordat.v1.GetReceiptRequest
-	7,  // 28: concordat.v1.Relay.Attach:output_type -> concordat.v1.AttachResponse
-	17, // 29: concordat.v1.Relay.Missing:output_type -> concordat.v1.MissingResponse
-	19, // 30: concordat.v1.Relay.PutChunks:output_type -> concordat.v1.PutChunksResponse
-	22, // 31: concordat.v1.Relay.GetChunks:output_type -> concordat.v1.GetChunksResponse
-	24, // 32: concordat.v1.Relay.PutBlob:output_type -> concordat.v1.PutBlobResponse
-	26, // 33: concordat.v1.Relay.GetBlob:output_type -> concordat.v1.GetBlobResponse
-	28, // 34: concordat.v1.Relay.Append:output_type -> concordat.v1.AppendResponse
-	30, // 35: concordat.v1.Relay.GetTile:output_type -> concordat.v1.GetTileResponse
-	32, // 36: concordat.v1.Relay.GetReceipt:output_type -> concordat.v1.GetReceiptResponse
-	28, // [28:37] is the sub-list for method output_type
-	19, // [19:28] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	9,  // 7: concordat.v1.AttachResponse.challenge:type_name -> concordat.v1.Challenge
+	10, // 8: concordat.v1.AttachResponse.attached:type_name -> concordat.v1.Attached
+	11, // 9: concordat.v1.AttachResponse.sent:type_name -> concordat.v1.Sent
+	13, // 10: concordat.v1.AttachResponse.deliver:type_name -> concordat.v1.Deliver
+	14, // 11: concordat.v1.AttachResponse.checkpoint:type_name -> concordat.v1.Checkpoint
+	15, // 12: concordat.v1.AttachResponse.witness:type_name -> concordat.v1.WitnessRequest
+	12, // 13: concordat.v1.AttachResponse.refused:type_name -> concordat.v1.Refused
+	8,  // 14: concordat.v1.AttachResponse.presence:type_name -> concordat.v1.Presence
+	1,  // 15: concordat.v1.Deliver.from:type_name -> concordat.v1.Address
+	16, // 16: concordat.v1.MissingRequest.scope:type_name -> concordat.v1.Scope
+	16, // 17: concordat.v1.PutChunksRequest.scope:type_name -> concordat.v1.Scope
+	16, // 18: concordat.v1.GetChunksRequest.scope:type_name -> concordat.v1.Scope
+	22, // 19: concordat.v1.GetChunksRequest.ranges:type_name -> concordat.v1.Range
+	2,  // 20: concordat.v1.Relay.Attach:input_type -> concordat.v1.AttachRequest
+	17, // 21: concordat.v1.Relay.Missing:input_type -> concordat.v1.MissingRequest
+	19, // 22: concordat.v1.Relay.PutChunks:input_type -> concordat.v1.PutChunksRequest
+	21, // 23: concordat.v1.Relay.GetChunks:input_type -> concordat.v1.GetChunksRequest
+	24, // 24: concordat.v1.Relay.PutBlob:input_type -> concordat.v1.PutBlobRequest
+	26, // 25: concordat.v1.Relay.GetBlob:input_type -> concordat.v1.GetBlobRequest
+	28, // 26: concordat.v1.Relay.Append:input_type -> concordat.v1.AppendRequest
+	30, // 27: concordat.v1.Relay.GetTile:input_type -> concordat.v1.GetTileRequest
+	32, // 28: concordat.v1.Relay.GetReceipt:input_type -> concordat.v1.GetReceiptRequest
+	7,  // 29: concordat.v1.Relay.Attach:output_type -> concordat.v1.AttachResponse
+	18, // 30: concordat.v1.Relay.Missing:output_type -> concordat.v1.MissingResponse
+	20, // 31: concordat.v1.Relay.PutChunks:output_type -> concordat.v1.PutChunksResponse
+	23, // 32: concordat.v1.Relay.GetChunks:output_type -> concordat.v1.GetChunksResponse
+	25, // 33: concordat.v1.Relay.PutBlob:output_type -> concordat.v1.PutBlobResponse
+	27, // 34: concordat.v1.Relay.GetBlob:output_type -> concordat.v1.GetBlobResponse
+	29, // 35: concordat.v1.Relay.Append:output_type -> concordat.v1.AppendResponse
+	31, // 36: concordat.v1.Relay.GetTile:output_type -> concordat.v1.GetTileResponse
+	33, // 37: concordat.v1.Relay.GetReceipt:output_type -> concordat.v1.GetReceiptResponse
+	29, // [29:38] is the sub-list for method output_type
+	20, // [20:29] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_concordat_v1_relay_proto_init() }
@@ -2263,6 +2330,7 @@ func file_concordat_v1_relay_proto_init() {
 		(*AttachResponse_Checkpoint)(nil),
 		(*AttachResponse_Witness)(nil),
 		(*AttachResponse_Refused)(nil),
+		(*AttachResponse_Presence)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2270,7 +2338,7 @@ func file_concordat_v1_relay_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_concordat_v1_relay_proto_rawDesc), len(file_concordat_v1_relay_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   32,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
