@@ -99,7 +99,25 @@ func (l *Layout) ID() (ID, error) {
 }
 
 // Measure returns the layout of a chunk's stored bytes.
-func Measure(stored []byte) (*Layout, error) { return measure(io.Discard, bytes.NewReader(stored)) }
+func Measure(stored []byte) (*Layout, error) {
+	if len(stored) < HeaderSize {
+		return nil, errTruncated
+	}
+	l := &Layout{Header: [HeaderSize]byte(stored)}
+	n, err := plainSize(&l.Header)
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(stored)) != StoredSize(n) {
+		return nil, fmt.Errorf("%w: chunk has %d bytes, its header says %d", ErrMismatch, len(stored), StoredSize(n))
+	}
+	l.Leaves = make([]merkle.Hash, Segments(n))
+	for i := range l.Leaves {
+		off, size := segmentSpan(n, i)
+		l.Leaves[i] = merkle.LeafHash(stored[off : off+int64(size)])
+	}
+	return l, nil
+}
 
 // Copy copies one chunk from src to dst and checks that it is the chunk id,
 // with one segment in memory. src must end where the chunk ends. Until Copy

@@ -62,7 +62,7 @@ func (w *ParcelWriter) Add(raw []byte) error {
 	}
 	e := Entry{Object: oid, Size: int64(len(raw))}
 	if h.Kind == object.KindArrayChunk {
-		e.Chunk, w.buf = Seal(w.buf[:0], w.secret, oid, raw)
+		e.Chunk, w.buf = seal(w.buf[:0], w.secret, oid, raw)
 		if err := w.put(e.Chunk, w.buf); err != nil {
 			return err
 		}
@@ -106,7 +106,7 @@ func (w *ParcelWriter) Close() (Sealed, error) {
 	}
 	plain := m.Encode()
 	oid := object.Sum(plain)
-	id, stored := Seal(nil, w.secret, oid, plain)
+	id, stored := seal(nil, w.secret, oid, plain)
 	if err := w.put(id, stored); err != nil {
 		return Sealed{}, err
 	}

@@ -23,6 +23,11 @@ func Seal(dst []byte, s *Secret, oid object.ID, plain []byte) (ID, []byte) {
 	if object.Sum(plain) != oid {
 		panic("chunkstore: internal error: Seal under the id of another object")
 	}
+	return seal(dst, s, oid, plain)
+}
+
+// seal is [Seal] for callers that have just computed oid from plain.
+func seal(dst []byte, s *Secret, oid object.ID, plain []byte) (ID, []byte) {
 	opening := s.Opening(oid)
 	gcm := opening.aead()
 	l := Layout{Header: newHeader(len(plain), opening.commitment())}
