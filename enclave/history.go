@@ -96,6 +96,20 @@ func (e *Enclave) checkpoint(note []byte) {
 type entry struct {
 	index uint64
 	raw   []byte
+	void  bool // evidence that does not pass
+}
+
+// judge appraises an entry that is evidence of an enclave: what does not pass gives
+// nobody an epoch.
+func (e *Enclave) judge(ctx context.Context, x *entry) {
+	u, err := receipt.Parse(x.raw)
+	if err != nil || u.Kind() != receipt.KindEvidence || u.KeyID() == e.signer.Public().ID() {
+		return
+	}
+	if err := verifier.AppraiseLogged(ctx, u, e.chain, e.peer.Blob, e.cfg.Now()); err != nil {
+		e.log.WarnContext(ctx, "evidence in the log is void", "index", x.index, "issuer", u.Issuer(), "reason", err.Error())
+		x.void = true
+	}
 }
 
 // advance replays the entries up to cp in a job and applies them on the loop.
@@ -107,9 +121,14 @@ func (e *Enclave) advance(note []byte, cp *tlog.Checkpoint, then func(error)) {
 	e.loop.Job(func(ctx context.Context) func() {
 		var fresh []entry
 		err := tlog.Audit(ctx, e.peer, from, cp, func(index uint64, raw []byte) error {
-			fresh = append(fresh, entry{index, append([]byte(nil), raw...)})
+			fresh = append(fresh, entry{index: index, raw: append([]byte(nil), raw...)})
 			return nil
 		})
+		if err == nil {
+			for i := range fresh {
+				e.judge(ctx, &fresh[i])
+			}
+		}
 		return func() {
 			h := &e.history
 			h.reading = false
@@ -141,7 +160,7 @@ func (e *Enclave) advance(note []byte, cp *tlog.Checkpoint, then func(error)) {
 // may log what it likes.
 func (e *Enclave) logged(x entry) {
 	u, err := receipt.Parse(x.raw)
-	if err != nil || u.Federation() != e.fed {
+	if err != nil || u.Federation() != e.fed || x.void {
 		return
 	}
 	digest := cose.Sum(x.raw)

@@ -56,8 +56,11 @@ func (n *Node) openHistory(fsys durable.FS) error {
 	}
 	n.history = history{trust: trust, rng: new(merkle.Range), published: map[Digest]uint64{}}
 	h := &n.history
-	if h.mirror, err = durable.OpenLog(fsys, filepath.Join(n.dir, "log"), func(entry []byte) error {
-		n.entered(append([]byte(nil), entry...))
+	if h.mirror, err = durable.OpenLog(fsys, filepath.Join(n.dir, "log"), func(record []byte) error {
+		if len(record) < 2 || record[0] > mirrorVoid {
+			return errors.New("record of another version")
+		}
+		n.entered(entry{raw: append([]byte(nil), record[1:]...), void: record[0] == mirrorVoid})
 		return nil
 	}); err != nil {
 		return fmt.Errorf("log mirror: %w", err)
@@ -81,14 +84,47 @@ func (n *Node) openHistory(fsys durable.FS) error {
 	return nil
 }
 
+// A record of the mirror is one of these bytes, and the entry.
+const (
+	mirrorEntry byte = 0
+	mirrorVoid  byte = 1 // evidence of an enclave that did not pass when it was first seen
+)
+
+// entry is one entry of the log.
+type entry struct {
+	raw  []byte
+	void bool
+}
+
+func (e entry) record() []byte {
+	flag := mirrorEntry
+	if e.void {
+		flag = mirrorVoid
+	}
+	return append([]byte{flag}, e.raw...)
+}
+
+// judge appraises an entry that is evidence of an enclave: what does not pass gives
+// nobody an epoch.
+func (n *Node) judge(ctx context.Context, e *entry) {
+	u, err := receipt.Parse(e.raw)
+	if err != nil || u.Kind() != receipt.KindEvidence {
+		return
+	}
+	if err := verifier.AppraiseLogged(ctx, u, n.chain, n.peer.Blob, n.cfg.Now()); err != nil {
+		n.log.WarnContext(ctx, "evidence in the log is void", "issuer", u.Issuer(), "reason", err.Error())
+		e.void = true
+	}
+}
+
 // entered applies one entry that is in the mirror.
-func (n *Node) entered(raw []byte) {
+func (n *Node) entered(e entry) {
 	h := &n.history
-	index := h.rng.Size()
+	raw, index := e.raw, h.rng.Size()
 	h.rng.Append(merkle.LeafHash(raw))
 	h.entries = append(h.entries, raw)
 	u, err := receipt.Parse(raw)
-	if err != nil || u.Federation() != n.fed {
+	if err != nil || u.Federation() != n.fed || e.void {
 		return // the link may log what it likes
 	}
 	h.published[u.Digest()] = index
@@ -138,11 +174,16 @@ func (n *Node) catchUp(note []byte, cp *tlog.Checkpoint, then func(error)) {
 	}
 	h.reading = true
 	n.loop.Job(func(ctx context.Context) func() {
-		var fresh [][]byte
+		var fresh []entry
 		err := tlog.Audit(ctx, n.peer, from, cp, func(_ uint64, e []byte) error {
-			fresh = append(fresh, append([]byte(nil), e...))
+			fresh = append(fresh, entry{raw: append([]byte(nil), e...)})
 			return nil
 		})
+		if err == nil {
+			for i := range fresh {
+				n.judge(ctx, &fresh[i])
+			}
+		}
 		return func() {
 			h.reading = false
 			if err == nil {
@@ -178,9 +219,9 @@ func (n *Node) known(note []byte, cp *tlog.Checkpoint) error {
 	return nil
 }
 
-func (n *Node) mirror(fresh [][]byte, note []byte, cp *tlog.Checkpoint) error {
+func (n *Node) mirror(fresh []entry, note []byte, cp *tlog.Checkpoint) error {
 	for _, e := range fresh {
-		if err := n.history.mirror.Append(e); err != nil {
+		if err := n.history.mirror.Append(e.record()); err != nil {
 			n.loop.Stop(fmt.Errorf("log mirror: %w", err))
 			return err
 		}

@@ -252,6 +252,13 @@ func (p *Peer) attach(ctx context.Context) error {
 		case *concordatv1.AttachResponse_Sent:
 			p.confirmed(k.Sent.GetHandle())
 			continue
+		case *concordatv1.AttachResponse_Refused:
+			if c := codes.Code(k.Refused.GetCode()); c == codes.ResourceExhausted {
+				return status.Error(c, "relay: "+k.Refused.GetReason()) // all of it again, in order, after a while
+			}
+			p.cfg.Log.ErrorContext(ctx, "the link refuses a payload", "reason", k.Refused.GetReason())
+			p.confirmed(k.Refused.GetHandle())
+			continue
 		case *concordatv1.AttachResponse_Deliver:
 			e = Delivered{string(k.Deliver.GetHandle()), addressOf(k.Deliver.GetFrom()), k.Deliver.GetPayload()}
 		case *concordatv1.AttachResponse_Checkpoint:
