@@ -13,6 +13,8 @@ import (
 	"time"
 
 	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
+	"github.com/concordat/concordat/chunkstore/pack"
+	"github.com/concordat/concordat/chunkstore/transfer"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/daemon"
 	"github.com/concordat/concordat/internal/daemon/dial"
@@ -43,6 +45,7 @@ type service struct {
 	concordatv1.UnimplementedRelayServer
 	federations map[cose.Digest]*federation
 	state       *state.Store
+	chunks      transfer.Server
 	enclaves    []netip.Prefix
 	limits      Limits
 	now         func() time.Time
@@ -84,7 +87,12 @@ func New(cfg Config) (_ *Link, err error) {
 		return nil, err
 	}
 	l.closers = append(l.closers, l.state)
-	l.relay = &service{federations: make(map[cose.Digest]*federation), state: l.state, enclaves: enclaves, limits: cfg.Limits,
+	chunks, err := pack.Open(disk, filepath.Join(cfg.Data, chunksDir), pack.Options{FederationBytes: cfg.Limits.ChunkBytes, Now: cfg.Now})
+	if err != nil {
+		return nil, fmt.Errorf("link: %w", err)
+	}
+	l.closers = append(l.closers, chunks)
+	l.relay = &service{federations: make(map[cose.Digest]*federation), state: l.state, chunks: transfer.Server{Store: chunks}, enclaves: enclaves, limits: cfg.Limits,
 		now: cfg.Now, logger: cfg.Logger, metrics: newMetrics(l.registry), draining: make(chan struct{})}
 	if err := l.hostAll(); err != nil {
 		return nil, err

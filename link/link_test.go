@@ -18,6 +18,7 @@ import (
 	"github.com/concordat/concordat/internal/relay"
 	"github.com/concordat/concordat/verifier/receipt"
 	"github.com/concordat/concordat/verifier/tlog"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -295,18 +296,58 @@ func TestSecondAttach(t *testing.T) {
 	if err := recv(t, thief.failed, "thief"); status.Code(errors.Unwrap(err)) != codes.PermissionDenied {
 		t.Errorf("another key for the instance: %v", err)
 	}
-	first := c.node(t, addr, "bank").ready(t)
-	first.stop() // a process that ends; the next one takes over
-	second := c.node(t, addr, "bank").ready(t)
-	if err := e.Send(second.self, []byte("x")); err != nil {
+	bank := c.node(t, addr, "bank").ready(t)
+	second := signer("d", "lab", "node")
+	old := c.open(t, bank.conn, relay.Node(second.Public().ID()), second, c.credential(t, "lab", second))
+	c.open(t, bank.conn, relay.Node(second.Public().ID()), second, c.credential(t, "lab", second))
+	for {
+		if _, err := old.Recv(); err != nil {
+			if status.Code(err) != codes.Aborted {
+				t.Errorf("the first stream ends with %v", err)
+			}
+			break
+		}
+	}
+	// A process that ends, and the next one that takes over.
+	if err := e.Send(bank.self, []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	second.want(t, "x")
-	third := c.node(t, addr, "bank").ready(t) // while the second still stands
-	if err := e.Send(second.self, []byte("y")); err != nil {
+	bank.stop()
+	recv(t, bank.failed, "end")
+	next := c.node(t, addr, "bank").ready(t)
+	if d := recv(t, next.delivered, "payload"); string(d.Payload) != "x" {
+		t.Errorf("delivered %q", d.Payload)
+	}
+}
+
+// open attaches by hand and returns the stream after its first answer.
+func (c *consortium) open(t *testing.T, conn *grpc.ClientConn, self relay.Address, key *cose.Signer, credential []byte) concordatv1.Relay_AttachClient {
+	t.Helper()
+	s, err := concordatv1.NewRelayClient(conn).Attach(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
-	third.want(t, "y")
+	m, err := s.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, role := c.id(), concordatv1.Role_ROLE_NODE
+	if self.Enclave {
+		role = concordatv1.Role_ROLE_ENCLAVE
+	}
+	sig, err := key.SignRaw(relay.AttachSignatureInput(m.GetChallenge().GetNonce(), f, self, credential))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := attachOf(f[:], role, []byte(self.ID), key.Public().Encode(), sig)
+	a.GetAttach().Credential = credential
+	if err := s.Send(a); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := s.Recv(); err != nil || m.GetAttached() == nil {
+		t.Fatalf("%v, %v", m, err)
+	}
+	return s
 }
 
 // TestFullMailbox checks that a full mailbox refuses and says so on a stream that
@@ -318,25 +359,7 @@ func TestFullMailbox(t *testing.T) {
 	c.host(t, data)
 	addr, _ := startLink(t, data, func(cfg *Config) { cfg.Limits.QueueBytes = 1000 })
 	bank := c.node(t, addr, "bank").ready(t)
-	rpc := concordatv1.NewRelayClient(bank.conn)
-	key := signer("f", "enclave")
-	f := c.id()
-	s, err := rpc.Attach(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := s.Recv()
-	if err != nil {
-		t.Fatal(err)
-	}
-	self := relay.Enclave([16]byte{9})
-	sig, err := key.SignRaw(relay.AttachSignatureInput(m.GetChallenge().GetNonce(), f, self, nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Send(attachOf(f[:], concordatv1.Role_ROLE_ENCLAVE, []byte(self.ID), key.Public().Encode(), sig)); err != nil {
-		t.Fatal(err)
-	}
+	s := c.open(t, bank.conn, relay.Enclave([16]byte{9}), signer("f", "enclave"), nil)
 	offline := &concordatv1.Address{Role: concordatv1.Role_ROLE_NODE, Id: make([]byte, 32)}
 	for i, size := range []int{600, 600, 100, 1<<20 + 64<<10 + 1} {
 		h := make([]byte, 16)
@@ -459,18 +482,21 @@ func BenchmarkMailbox(b *testing.B) {
 			rand.Read(payload)
 			b.SetBytes(int64(size))
 			b.ResetTimer()
+			window := make(chan struct{}, 256) // that wait at the link; a mailbox is bounded
 			go func() {
 				for i := range b.N {
-					for nodes[i%3].Send(relay.AnyEnclave, payload) != nil {
-						time.Sleep(time.Millisecond) // its queue is full
+					window <- struct{}{}
+					if err := nodes[i%3].Send(relay.AnyEnclave, payload); err != nil {
+						b.Error(err)
 					}
 				}
 			}()
 			for range b.N {
 				d := recv(b, e.delivered, "payload")
-				for e.Received(d.Handle) != nil {
-					time.Sleep(time.Millisecond)
+				if err := e.Received(d.Handle); err != nil {
+					b.Fatal(err)
 				}
+				<-window
 			}
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "payloads/s")
 		})

@@ -205,30 +205,16 @@ func (r *Reader) Bytes() uint64 { return r.bytes.Load() }
 // them: the caller checks them against the id. It is a [chunkstore.Fetch].
 func (r *Reader) Fetch(ctx context.Context, id chunkstore.ID, size int64) ([]byte, error) {
 	var out []byte
-	err := retry(ctx, func() error {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		out = out[:0]
-		stream, err := r.c.rpc.GetChunks(ctx, &concordatv1.GetChunksRequest{Scope: scopeProto(r.scope), Ranges: []*concordatv1.Range{{Id: id[:]}}}, grpc.WaitForReady(true))
-		if err != nil {
-			return err
+	err := r.c.Get(ctx, r.scope, []Range{{ID: id}}, func(_ int, stored uint64, in io.Reader) error {
+		if stored > uint64(max(size, 0)) {
+			return fmt.Errorf("%w: larger than its manifest says", chunkstore.ErrMismatch)
 		}
-		for {
-			m, err := stream.Recv()
-			if err == io.EOF {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if int64(len(out)+len(m.GetData())) > size {
-				return fmt.Errorf("%w: chunk %s is larger than its manifest says", chunkstore.ErrMismatch, id.Short())
-			}
-			out = append(out, m.GetData()...)
-		}
+		out = make([]byte, stored)
+		_, err := io.ReadFull(in, out)
+		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("transfer: chunk %s: %w", id.Short(), err)
+		return nil, err
 	}
 	r.bytes.Add(uint64(len(out)))
 	return out, nil

@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -27,9 +26,9 @@ type Range struct {
 // in memory. An error of each ends Get and is returned. The bytes are not checked
 // against the id: a segment's reader does that.
 func (c *Client) Get(ctx context.Context, scope chunkstore.Scope, ranges []Range, each func(i int, size uint64, r io.Reader) error) error {
-	g := &getter{c: c, scope: scope, ranges: ranges}
-	g.ctx, g.cancel = context.WithCancel(ctx)
-	defer func() { g.cancel() }()
+	ctx, cancel := context.WithCancel(ctx) // ends a stream that is not read to its end
+	defer cancel()
+	g := &getter{ctx: ctx, c: c, scope: scope, ranges: ranges}
 	for i := range ranges {
 		g.at, g.pos, g.known = i, 0, false
 		err := g.fill() // the first message has the size
@@ -47,37 +46,33 @@ func (c *Client) Get(ctx context.Context, scope chunkstore.Scope, ranges []Range
 }
 
 // ReadAt reads from a stored chunk as io.ReaderAt does: fewer than len(p) bytes
-// only with an error, io.EOF at the chunk's end.
+// only with an error, io.EOF at the chunk's end. It costs a call; use Get for much.
 func (c *Client) ReadAt(ctx context.Context, scope chunkstore.Scope, id chunkstore.ID, p []byte, off int64) (n int, err error) {
 	if off < 0 {
 		return 0, fmt.Errorf("transfer: chunk %s: negative offset", id.Short())
 	}
-	// To the end and no further than p: the size is not known before.
-	err = c.Get(ctx, scope, []Range{{ID: id, Offset: uint64(off)}}, func(_ int, size uint64, r io.Reader) error {
-		want := min(uint64(len(p)), size-uint64(off))
-		if n, err = io.ReadFull(r, p[:want]); err != nil {
-			return err
-		}
-		if n < len(p) {
-			return io.EOF
-		}
-		return errDone
-	})
-	if errors.Is(err, errDone) {
-		err = nil
+	if len(p) == 0 {
+		return 0, nil
 	}
-	if errors.Is(err, io.EOF) {
+	read := func(length uint64) error {
+		return c.Get(ctx, scope, []Range{{id, uint64(off), length}}, func(_ int, size uint64, r io.Reader) error {
+			n, err = io.ReadFull(r, p[:min(uint64(len(p)), size-uint64(off))])
+			return err
+		})
+	}
+	if err = read(uint64(len(p))); status.Code(err) != codes.InvalidArgument {
+		return n, err
+	}
+	// It reaches beyond the end: what is left is less than p.
+	if err = read(0); err == nil && n < len(p) {
 		err = io.EOF
 	}
 	return n, err
 }
 
-var errDone = errors.New("read enough")
-
 // getter reads the range at, over as many streams as it takes.
 type getter struct {
 	ctx    context.Context
-	cancel context.CancelFunc // of the stream
 	c      *Client
 	scope  chunkstore.Scope
 	ranges []Range

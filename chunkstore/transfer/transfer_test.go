@@ -1,0 +1,430 @@
+package transfer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+	"testing"
+
+	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
+	"github.com/concordat/concordat/chunkstore"
+	"github.com/concordat/concordat/chunkstore/storetest"
+	"github.com/concordat/concordat/internal/cose"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+)
+
+var scope = chunkstore.Scope{Federation: cose.Sum([]byte("f")), Run: cose.Sum([]byte("r")), Owner: cose.Sum([]byte("o"))}
+
+// service is a Relay that breaks streams: breaks says after how many further
+// messages of any stream one fails.
+type service struct {
+	concordatv1.UnimplementedRelayServer
+	Server
+	breaks   atomic.Int64 // 0: never
+	sent     atomic.Int64 // bytes of data that came in
+	messages atomic.Int64 // that went out
+	lie      func(*concordatv1.GetChunksResponse)
+}
+
+func (s *service) tick() error {
+	if s.breaks.Load() > 0 && s.breaks.Add(-1) == 0 {
+		return status.Error(codes.Unavailable, "injected")
+	}
+	return nil
+}
+
+func (s *service) Missing(ctx context.Context, q *concordatv1.MissingRequest) (*concordatv1.MissingResponse, error) {
+	sc, err := ParseScope(q.GetScope())
+	if err != nil {
+		return nil, err
+	}
+	return s.Server.Missing(ctx, sc, q)
+}
+
+type putStream struct {
+	concordatv1.Relay_PutChunksServer
+	s *service
+}
+
+func (p putStream) Recv() (*concordatv1.PutChunksRequest, error) {
+	if err := p.s.tick(); err != nil {
+		return nil, err
+	}
+	m, err := p.Relay_PutChunksServer.Recv()
+	p.s.sent.Add(int64(len(m.GetData())))
+	return m, err
+}
+
+func (s *service) PutChunks(stream concordatv1.Relay_PutChunksServer) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	sc, err := ParseScope(first.GetScope())
+	if err != nil {
+		return err
+	}
+	r, err := s.Put(putStream{stream, s}, sc, first)
+	if err != nil {
+		return err
+	}
+	return stream.SendAndClose(r)
+}
+
+type getStream struct {
+	concordatv1.Relay_GetChunksServer
+	s *service
+}
+
+func (g getStream) Send(m *concordatv1.GetChunksResponse) error {
+	if err := g.s.tick(); err != nil {
+		return err
+	}
+	if g.s.lie != nil {
+		g.s.lie(m)
+	}
+	g.s.messages.Add(1)
+	return g.Relay_GetChunksServer.Send(m)
+}
+
+func (s *service) GetChunks(q *concordatv1.GetChunksRequest, stream concordatv1.Relay_GetChunksServer) error {
+	sc, err := ParseScope(q.GetScope())
+	if err != nil {
+		return err
+	}
+	return s.Get(getStream{stream, s}, sc, q)
+}
+
+func newService(t testing.TB) (*service, *Client, *grpc.ClientConn) {
+	t.Helper()
+	s := &service{Server: Server{new(chunkstore.Mem)}}
+	l := bufconn.Listen(1 << 20)
+	g := grpc.NewServer(grpc.MaxRecvMsgSize(8 << 20))
+	concordatv1.RegisterRelayServer(g, s)
+	go g.Serve(l)
+	conn, err := grpc.NewClient("passthrough:///bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(8<<20)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(); g.Stop() })
+	return s, NewClient(conn), conn
+}
+
+// chunks returns n chunks of growing sizes, up to some messages each.
+func chunks(n int) (ids []chunkstore.ID, stored [][]byte) {
+	for i := range n {
+		id, b := storetest.Chunk(uint64(i), 1+i*i*9000)
+		ids, stored = append(ids, id), append(stored, b)
+	}
+	return ids, stored
+}
+
+func upload(t *testing.T, c *Client, ids []chunkstore.ID, stored [][]byte) *Upload {
+	t.Helper()
+	u := c.Upload(t.Context(), scope)
+	for i := range ids {
+		if err := u.Add(ids[i], stored[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := u.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// TestUpload breaks an upload at every message once; all of it arrives, and what
+// was there is not sent.
+func TestUpload(t *testing.T) {
+	t.Parallel()
+	s, c, _ := newService(t)
+	ids, stored := chunks(12)
+	total := 0
+	for _, b := range stored {
+		total += len(b)
+	}
+	first := upload(t, c, ids[:3], stored[:3])
+	if first.Sent() == 0 || first.Saved() != 0 {
+		t.Errorf("sent %d, saved %d", first.Sent(), first.Saved())
+	}
+	for at := int64(1); at < 20; at += 3 {
+		s.breaks.Store(at)
+		upload(t, c, ids, stored)
+		s.Store = new(chunkstore.Mem)
+	}
+	s.breaks.Store(0)
+	upload(t, c, ids[3:], stored[3:])
+	again := upload(t, c, ids, stored)
+	if want := uint64(len(stored[0]) + len(stored[1]) + len(stored[2])); again.Sent() != want || again.Sent()+again.Saved() != uint64(total) {
+		t.Errorf("sent %d, saved %d of %d, want %d sent", again.Sent(), again.Saved(), total, want)
+	}
+	missing, err := c.Missing(t.Context(), scope, append(ids, chunkstore.ID{1}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range missing {
+		if m != (i == len(ids)) {
+			t.Errorf("chunk %d: missing %v", i, m)
+		}
+	}
+	before := s.sent.Load()
+	upload(t, c, ids, stored)
+	if after := s.sent.Load(); after != before {
+		t.Errorf("%d bytes were sent that the link had", after-before)
+	}
+}
+
+// TestGet reads whole chunks and parts, with a break at every message.
+func TestGet(t *testing.T) {
+	t.Parallel()
+	s, c, _ := newService(t)
+	ids, stored := chunks(12)
+	upload(t, c, ids, stored)
+	var ranges []Range
+	var want [][]byte
+	for i, b := range stored {
+		n := uint64(len(b))
+		for _, r := range []Range{{ids[i], 0, 0}, {ids[i], 0, n}, {ids[i], n / 2, 0}, {ids[i], n / 3, n / 3}, {ids[i], n - 1, 1}, {ids[i], n, 0}} {
+			end := r.Offset + r.Length
+			if r.Length == 0 {
+				end = n
+			}
+			ranges, want = append(ranges, r), append(want, b[r.Offset:end])
+		}
+	}
+	read := func() {
+		t.Helper()
+		next := 0
+		err := c.Get(t.Context(), scope, ranges, func(i int, size uint64, r io.Reader) error {
+			if i != next || size != uint64(len(stored[i/6])) {
+				t.Errorf("range %d of %d bytes, want %d of %d", i, size, next, len(stored[i/6]))
+			}
+			next++
+			if i%5 == 4 {
+				return nil // leaves it
+			}
+			got, err := io.ReadAll(r)
+			if !bytes.Equal(got, want[i]) {
+				t.Errorf("range %d: %d bytes, want %d", i, len(got), len(want[i]))
+			}
+			return err
+		})
+		if err != nil || next != len(ranges) {
+			t.Errorf("%d ranges, %v", next, err)
+		}
+	}
+	read()
+	for at, all := int64(1), s.messages.Load(); at < all; at += 7 {
+		s.breaks.Store(at)
+		read()
+	}
+	s.breaks.Store(0)
+	// More ranges than one request may have.
+	many := make([]Range, maxRanges+10)
+	for i := range many {
+		many[i] = Range{ids[1], uint64(i % 100), 3}
+	}
+	n := 0
+	if err := c.Get(t.Context(), scope, many, func(i int, _ uint64, r io.Reader) error {
+		b, err := io.ReadAll(r)
+		if !bytes.Equal(b, stored[1][i%100:][:3]) {
+			t.Errorf("range %d: %x", i, b)
+		}
+		n++
+		return err
+	}); err != nil || n != len(many) {
+		t.Errorf("%d ranges, %v", n, err)
+	}
+	boom := errors.New("boom")
+	if err := c.Get(t.Context(), scope, ranges, func(int, uint64, io.Reader) error { return boom }); !errors.Is(err, boom) {
+		t.Error(err)
+	}
+}
+
+func TestReadAt(t *testing.T) {
+	t.Parallel()
+	_, c, _ := newService(t)
+	ids, stored := chunks(3)
+	upload(t, c, ids, stored)
+	b := stored[2]
+	for _, x := range []struct {
+		off, n, want int
+		err          error
+	}{{0, 10, 10, nil}, {0, len(b), len(b), nil}, {len(b) - 5, 5, 5, nil}, {len(b) - 5, 6, 5, io.EOF}, {0, len(b) + 1, len(b), io.EOF}, {len(b), 1, 0, io.EOF}, {5, 0, 0, nil}} {
+		p := make([]byte, x.n)
+		n, err := c.ReadAt(t.Context(), scope, ids[2], p, int64(x.off))
+		if n != x.want || err != x.err || !bytes.Equal(p[:n], b[x.off:x.off+n]) {
+			t.Errorf("%d at %d: %d, %v", x.n, x.off, n, err)
+		}
+	}
+	if _, err := c.ReadAt(t.Context(), scope, ids[2], make([]byte, 1), int64(len(b)+1)); err == nil || err == io.EOF {
+		t.Errorf("beyond the end: %v", err)
+	}
+	if _, err := c.ReadAt(t.Context(), scope, chunkstore.ID{9}, make([]byte, 1), 0); status.Code(err) != codes.NotFound {
+		t.Errorf("no such chunk: %v", err)
+	}
+}
+
+// TestLyingLink has a link that answers Get with something else.
+func TestLyingLink(t *testing.T) {
+	t.Parallel()
+	s, c, _ := newService(t)
+	ids, stored := chunks(9)
+	upload(t, c, ids, stored)
+	first := true
+	for name, lie := range map[string]func(*concordatv1.GetChunksResponse){
+		"other range":   func(m *concordatv1.GetChunksResponse) { m.Range++ },
+		"no size":       func(m *concordatv1.GetChunksResponse) { m.Size = 0 },
+		"huge size":     func(m *concordatv1.GetChunksResponse) { m.Size = 1 << 60 },
+		"smaller size":  func(m *concordatv1.GetChunksResponse) { m.Size -= 2 },
+		"larger size":   func(m *concordatv1.GetChunksResponse) { m.Size += 2 },
+		"too much data": func(m *concordatv1.GetChunksResponse) { m.Data = append(m.Data, make([]byte, 1<<20)...) },
+		"no data":       func(m *concordatv1.GetChunksResponse) { m.Data = nil },
+	} {
+		first = true
+		s.lie = func(m *concordatv1.GetChunksResponse) {
+			if first {
+				lie(m)
+			}
+			first = false
+		}
+		r := NewReader(c, scope)
+		if b, err := r.Fetch(t.Context(), ids[8], int64(len(stored[8]))); err == nil {
+			t.Errorf("%s: %d bytes", name, len(b))
+		}
+	}
+	s.lie = nil
+	r := NewReader(c, scope)
+	if b, err := r.Fetch(t.Context(), ids[8], int64(len(stored[8]))); err != nil || !bytes.Equal(b, stored[8]) || r.Bytes() != uint64(len(b)) {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	if _, err := r.Fetch(t.Context(), ids[8], int64(len(stored[8])-1)); !errors.Is(err, chunkstore.ErrMismatch) {
+		t.Errorf("larger than agreed: %v", err)
+	}
+}
+
+// TestMalformedPut sends what no client sends; nothing of it is stored.
+func TestMalformedPut(t *testing.T) {
+	t.Parallel()
+	s, _, conn := newService(t)
+	id, b := storetest.Chunk(1, 100)
+	other, _ := storetest.Chunk(2, 100)
+	head := &concordatv1.PutChunksRequest{Scope: scopeProto(scope)}
+	begin := func(size int, data []byte) *concordatv1.PutChunksRequest {
+		return &concordatv1.PutChunksRequest{Id: id[:], Size: uint64(size), Data: data}
+	}
+	type messages = []*concordatv1.PutChunksRequest
+	for name, x := range map[string]struct {
+		send messages
+		want codes.Code
+	}{
+		"good":               {messages{head, begin(len(b), b)}, codes.OK},
+		"in parts":           {messages{head, begin(len(b), nil), {Data: b[:7]}, {Data: b[7:]}}, codes.OK},
+		"with the scope":     {messages{{Scope: head.Scope, Id: id[:], Size: uint64(len(b)), Data: b}}, codes.OK},
+		"nothing":            {messages{head}, codes.OK},
+		"no scope":           {messages{begin(len(b), b)}, codes.InvalidArgument},
+		"short federation":   {messages{{Scope: &concordatv1.Scope{Federation: []byte{1}, Run: head.Scope.Run}}}, codes.InvalidArgument},
+		"no run":             {messages{{Scope: &concordatv1.Scope{Federation: head.Scope.Federation}}}, codes.InvalidArgument},
+		"zero owner":         {messages{{Scope: &concordatv1.Scope{Federation: head.Scope.Federation, Run: head.Scope.Run, Owner: make([]byte, 32)}}}, codes.InvalidArgument},
+		"second scope":       {messages{head, head}, codes.InvalidArgument},
+		"short id":           {messages{head, {Id: id[:31], Size: 1, Data: b[:1]}}, codes.InvalidArgument},
+		"no size":            {messages{head, begin(0, nil)}, codes.InvalidArgument},
+		"huge size":          {messages{head, begin(1<<40, b)}, codes.InvalidArgument},
+		"more than its size": {messages{head, begin(10, b)}, codes.InvalidArgument},
+		"less than its size": {messages{head, begin(len(b)+1, b)}, codes.InvalidArgument},
+		"cut by the next":    {messages{head, begin(len(b), b[:5]), begin(len(b), b)}, codes.InvalidArgument},
+		"empty data":         {messages{head, begin(len(b), nil), {}}, codes.InvalidArgument},
+		"data first":         {messages{{Scope: head.Scope, Data: b}}, codes.InvalidArgument},
+		"long message":       {messages{head, begin(chunkstore.MaxStored, make([]byte, maxData+1))}, codes.InvalidArgument},
+		"other id":           {messages{head, {Id: other[:], Size: uint64(len(b)), Data: b}}, codes.InvalidArgument},
+		"good, then bad":     {messages{head, begin(len(b), b), {Id: other[:], Size: uint64(len(b)), Data: b}}, codes.InvalidArgument},
+	} {
+		s.Store = new(chunkstore.Mem)
+		stream, err := concordatv1.NewRelayClient(conn).PutChunks(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored := 0
+		for _, m := range x.send {
+			stream.Send(m)
+			stored += len(m.Data)
+		}
+		r, err := stream.CloseAndRecv()
+		if status.Code(err) != x.want {
+			t.Errorf("%s: %v, want %v", name, err, x.want)
+		}
+		if x.want == codes.OK && r.GetBytes() != uint64(stored) {
+			t.Errorf("%s: %d bytes stored, want %d", name, r.GetBytes(), stored)
+		}
+		missing, err := s.Store.Missing(t.Context(), scope, []chunkstore.ID{id, other})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if has := missing[0]&1 == 0; has != (x.want == codes.OK && stored > 0) || missing[0]&2 == 0 {
+			t.Errorf("%s: missing %b", name, missing[0])
+		}
+	}
+}
+
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	s, _, conn := newService(t)
+	rpc := concordatv1.NewRelayClient(conn)
+	if _, err := rpc.Missing(t.Context(), &concordatv1.MissingRequest{Scope: scopeProto(scope), Ids: make([][]byte, maxMissing+1)}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("ids over the limit: %v", err)
+	}
+	if _, err := rpc.Missing(t.Context(), &concordatv1.MissingRequest{Scope: scopeProto(scope), Ids: [][]byte{{1}}}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("short id: %v", err)
+	}
+	for name, ranges := range map[string][]*concordatv1.Range{"too many": make([]*concordatv1.Range, maxRanges+1), "short id": {{Id: []byte{1}}}} {
+		stream, err := rpc.GetChunks(t.Context(), &concordatv1.GetChunksRequest{Scope: scopeProto(scope), Ranges: ranges})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	s.Store = &chunkstore.Mem{FederationBytes: 10}
+	id, b := storetest.Chunk(1, 100)
+	stream, err := rpc.PutChunks(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream.Send(&concordatv1.PutChunksRequest{Scope: scopeProto(scope), Id: id[:], Size: uint64(len(b)), Data: b})
+	if _, err := stream.CloseAndRecv(); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("over quota: %v", err)
+	}
+}
+
+func BenchmarkTransfer(b *testing.B) {
+	s, c, _ := newService(b)
+	id, stored := storetest.Chunk(1, 4<<20)
+	b.Run("put", func(b *testing.B) {
+		b.SetBytes(int64(len(stored)))
+		for b.Loop() {
+			s.Store = new(chunkstore.Mem)
+			if err := c.put(context.Background(), scope, []chunkstore.ID{id}, [][]byte{stored}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("get", func(b *testing.B) {
+		b.SetBytes(int64(len(stored)))
+		r := NewReader(c, scope)
+		for b.Loop() {
+			if got, err := r.Fetch(context.Background(), id, int64(len(stored))); err != nil || len(got) != len(stored) {
+				b.Fatal(fmt.Sprint(len(got), err))
+			}
+		}
+	})
+}
