@@ -3,12 +3,15 @@ package ci_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"testing"
+	"time"
 
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/ci"
 	"github.com/concordat/concordat/internal/flower/clientapp"
 	"github.com/concordat/concordat/node"
+	"github.com/concordat/concordat/verifier"
 )
 
 func TestMain(m *testing.M) { ci.Main(m, app) }
@@ -64,5 +67,21 @@ func TestWholePath(t *testing.T) {
 	end := f.Nodes[0].Await(t, "end of the run", func(e node.Event) bool { return e.Kind == "ended" && e.Request == req })
 	if end.Outcome != "completed" {
 		t.Fatalf("run ended %s: %s", end.Outcome, end.Reason)
+	}
+	for _, n := range f.Nodes {
+		e := n.Await(t, "its bundle", func(e node.Event) bool { return e.Kind == "ended" && e.Run == end.Run })
+		b, err := os.Open(f.BundleOf(n, e.Run))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		trust := &verifier.Trust{Federation: f.Chain.Federation(), Member: n.Member.ID, Witness: n.Member.Witness, Simulated: true}
+		report, err := verifier.VerifyBundle(t.Context(), b, trust, time.Now(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if report.Verdict != verifier.PassSimulated {
+			t.Errorf("bundle of %s: %s", n.Member.ID, report.Text())
+		}
 	}
 }
