@@ -63,8 +63,8 @@ check-generated: generate
 		{ echo 'not committed:'; git ls-files --others --exclude-standard -- api docs/reference; exit 1; }
 
 wasm:
-	GOOS=js GOARCH=wasm $(GO) build $(FLAGS) -ldflags='-s -w' -o bin/verifier.wasm .ci/wasm.go
-	@echo "wasm: verifier.wasm is $$(wc -c < bin/verifier.wasm) bytes, $$(gzip -9 -c bin/verifier.wasm | wc -c) with gzip"
+	GOOS=js GOARCH=wasm $(GO) build $(FLAGS) -ldflags='-s -w' -o bin/concordat.wasm ./cmd/concordat-wasm
+	@echo "wasm: concordat.wasm is $$(wc -c < bin/concordat.wasm) bytes, $$(gzip -9 -c bin/concordat.wasm | wc -c) with gzip"
 
 release:
 	CGO_ENABLED=0 $(GO) build $(RELEASE) -o bin/release/ ./cmd/concordat ./cmd/concordat-enclave
