@@ -51,7 +51,8 @@ type Limits struct {
 	QueueBytes  int64   `yaml:"queue_bytes"`  // waiting in one mailbox; default 2 GiB
 }
 
-func (c *Config) complete() error {
+// Complete checks c and fills in the defaults. [New] does so as well.
+func (c *Config) Complete() error {
 	if c.Data == "" {
 		return errors.New("link: no data directory")
 	}

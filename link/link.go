@@ -59,7 +59,7 @@ type service struct {
 // with any of it is an error: a link hosts all of its federations or does not
 // start.
 func New(cfg Config) (_ *Link, err error) {
-	if err := cfg.complete(); err != nil {
+	if err := cfg.Complete(); err != nil {
 		return nil, err
 	}
 	l := &Link{cfg: cfg, registry: metrics.Registry()}

@@ -102,6 +102,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 		cfg.CheckpointInterval = 100 * time.Millisecond
 	}
 
+	routeTessera()
 	l := &Log{cfg: cfg, signer: s, pending: make(map[cose.Digest]*pending)}
 	driver, err := posix.New(ctx, posix.Config{Path: cfg.Dir})
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
 	"time"
 
 	"github.com/concordat/concordat/internal/cose"
@@ -71,6 +72,12 @@ var migrations embed.FS
 // its schema up to date. One process at a time opens a file: the caller sees to
 // that. now is the clock for message ages.
 func Open(ctx context.Context, path string, l Limits, now func() time.Time) (*Store, error) {
+	// SQLite gives its other files the permissions of this one.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
+	f.Close()
 	w, err := open(path, 1, "_pragma=journal_mode(WAL)", "_pragma=synchronous(FULL)", "_pragma=foreign_keys(1)", "_txlock=immediate")
 	if err != nil {
 		return nil, err
