@@ -61,6 +61,11 @@ func (e *Enclave) greet(j *session.Joined, accept []byte) error {
 	}
 	n := &node{id: j.Node, member: j.Member, key: j.Key, credential: j.Credential, session: j.Session}
 	finish := func() error {
+		for id, old := range e.sessions {
+			if old.id == n.id && !old.confirmed {
+				delete(e.sessions, id) // one unconfirmed session a node
+			}
+		}
 		e.sessions[n.session.ID()] = n
 		return e.peer.Send(relay.Node(n.id), accept)
 	}
@@ -167,6 +172,8 @@ func (e *Enclave) message(n *node, m session.Message) error {
 		return e.withRun(m.Run, func(r *run) error { return r.decline(n, m) })
 	case *session.Contribution:
 		return e.refuse(n, cose.Sum(m.Statement), e.contribution(n, m))
+	case *session.Failed:
+		return e.withRun(m.Run, func(r *run) error { return r.appFailed(n, m) })
 	case *session.Ack:
 		return e.refuse(n, cose.Sum(m.Statement), e.ack(n, m))
 	case *session.AckRefused:

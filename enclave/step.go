@@ -105,6 +105,19 @@ func (e *Enclave) contribution(n *node, m *session.Contribution) error {
 	return nil
 }
 
+// appFailed takes a node's word that it has no answer.
+func (r *run) appFailed(n *node, m *session.Failed) error {
+	if r.open == nil || r.closing != nil || r.ended || m.Step != r.open.statement.Digest() || r.participants[n.id] == nil || r.open.contributions[n.id] != nil {
+		return errors.New("failure of a step that does not wait for this node")
+	}
+	if _, out := r.open.excluded[n.id]; out {
+		return nil
+	}
+	r.e.log.WarnContext(r.e.ctx, "app failed at node", "run", r.digest.Short(), "node", n.id.Short(), "member", n.member, "error_code", m.Code)
+	r.exclude(n.id, receipt.Invalid)
+	return nil
+}
+
 // admit makes a contribution final; the receipt says so.
 func (r *run) admit(n *node, c *contribution, u *update) {
 	body := c.statement.Body.(*receipt.Contribution)

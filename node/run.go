@@ -34,8 +34,10 @@ type run struct {
 
 // task is a released step.
 type task struct {
-	step *receipt.Statement
-	body *receipt.Step
+	msg     session.Task
+	step    *receipt.Statement
+	body    *receipt.Step
+	working bool // a job answers it
 }
 
 // restoreRuns rebuilds the runs that had not ended from the journal.
@@ -270,7 +272,7 @@ func (r *run) take(t *session.Task) error {
 		return err
 	}
 	if r.task == nil || r.task.step.Digest() != s.Digest() {
-		r.task = &task{step: s, body: body}
+		r.task = &task{msg: *t, step: s, body: body}
 	}
 	return nil
 }
@@ -306,7 +308,7 @@ func (n *Node) newTask(m *session.Task) error {
 		n.loop.Stop(err)
 		return err
 	}
-	n.answer(r, m)
+	n.answer(r)
 	return nil
 }
 
@@ -516,6 +518,9 @@ func (n *Node) resume() {
 		})
 		if err := n.send(m); err != nil {
 			n.log.ErrorContext(n.ctx, "run not resumed", "run", r.digest.Short(), "reason", err.Error())
+		}
+		if r.task != nil && r.down != nil {
+			n.answer(r) // a restart may have come between the task and its answer
 		}
 	}
 }

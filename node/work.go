@@ -15,14 +15,15 @@ import (
 
 // answer has a released step answered: its outputs are fetched and opened, the app
 // runs on them, and what it replies is sealed, stored at the link and signed for.
-func (n *Node) answer(r *run, m *session.Task) {
+func (n *Node) answer(r *run) {
 	t, uplink, down := r.task, r.uplink, *r.down
-	if before := r.sent[t.step.Digest()]; before != nil {
-		return // answered before a restart: the resume carries it
+	if t.working || r.sent[t.step.Digest()] != nil {
+		return // answered before: the resume carries it
 	}
+	t.working = true
 	n.loop.Job(func(ctx context.Context) func() {
 		w := work{n: n, r: r, body: t.body, step: t.step.Digest()}
-		metrics, err := w.open(ctx, m.Manifest, down)
+		metrics, err := w.open(ctx, t.msg.Manifest, down)
 		if err == nil {
 			n.loop.Post(func() { n.stepSeen(r, t, metrics, w) })
 		}
@@ -54,6 +55,13 @@ func (n *Node) answered(r *run, t *task, c *sealed, err error) {
 			n.log.ErrorContext(n.ctx, "step not answered", "run", r.digest.Short(), "step", t.body.Seq, "reason", err.Error())
 		}
 		n.tell(Event{Kind: "failed", Run: r.digest, Seq: t.body.Seq, Reason: err.Error()})
+		failed := &session.Failed{Run: r.digest, Step: t.step.Digest()}
+		if f != nil {
+			failed.Code, failed.Type = uint64(f.Code), f.Type
+		}
+		if err := n.send(failed); err != nil {
+			n.log.WarnContext(n.ctx, "failure not told", "run", r.digest.Short(), "reason", err.Error())
+		}
 		return
 	}
 	if c == nil || n.runs[r.digest] != r {

@@ -85,6 +85,16 @@ type Contribution struct {
 	Manifest  ManifestRef
 }
 
+// Failed (node to enclave) says that the node has no answer to a step: its app failed.
+// Only Flower's error code and the name of a type leave the node (protocol F21).
+type Failed struct {
+	_    struct{} `cbor:",toarray"`
+	Run  Digest
+	Step Digest
+	Code uint64
+	Type string
+}
+
 // Admitted (enclave to node) says that a contribution is final, with the first
 // receipt: its manifest's place in its chunk tree, signed by the enclave.
 type Admitted struct {
@@ -165,6 +175,7 @@ func (*RunDecline) kind() string   { return "run-decline" }
 func (*RunKey) kind() string       { return "run-key" }
 func (*Task) kind() string         { return "task" }
 func (*Contribution) kind() string { return "contribution" }
+func (*Failed) kind() string       { return "failed" }
 func (*Admitted) kind() string     { return "admitted" }
 func (*AckRequest) kind() string   { return "ack-request" }
 func (*Ack) kind() string          { return "ack" }
@@ -183,6 +194,7 @@ var messages = map[string]func() Message{
 	"run-key":      func() Message { return new(RunKey) },
 	"task":         func() Message { return new(Task) },
 	"contribution": func() Message { return new(Contribution) },
+	"failed":       func() Message { return new(Failed) },
 	"admitted":     func() Message { return new(Admitted) },
 	"ack-request":  func() Message { return new(AckRequest) },
 	"ack":          func() Message { return new(Ack) },
