@@ -5,7 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -758,4 +761,38 @@ func FuzzVerifyBundle(f *testing.F) {
 			t.Errorf("simulated bundle gives %s", r.Verdict)
 		}
 	})
+}
+
+var update = flag.Bool("update", false, "write the golden bundle and its report anew")
+
+// TestGoldenBundle: a bundle that was written once verifies for ever, with the same
+// report.
+func TestGoldenBundle(t *testing.T) {
+	file := func(name string, make func() []byte) []byte {
+		path := filepath.Join("testdata", "bundle", name)
+		if *update {
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, make(), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	var w *world
+	b := file("bundle.cbor", func() []byte { w, _, _ = good(t); w.logReceipt(4); return w.bundle() })
+	trust, err := ParseTrust(file("trust.json", func() []byte { return w.trust().Encode() }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := verifyBytes(t, b, trust, time.Time{})
+	expect(t, r, PassSimulated, "")
+	if want := file("report.txt", func() []byte { return []byte(r.Text()) }); r.Text() != string(want) {
+		t.Errorf("report changed:\n%s", r.Text())
+	}
 }

@@ -30,6 +30,10 @@ const (
 	rfc9162SHA256 = int64(1) // vds RFC9162_SHA256
 )
 
+// ErrUnsupported is wrapped where a receipt is of a tree or an algorithm that this
+// package does not know: it may be good, and cannot be judged.
+var ErrUnsupported = errors.New("not supported")
+
 // Proof is one proof of a receipt: of inclusion, with First the tree's size and
 // Second the leaf's index, or of consistency, with First the old size and Second
 // the new one.

@@ -140,6 +140,9 @@ func (r *Receipt) readHeader(h map[any]cbor.RawMessage) error {
 	if err := foreignMode.Unmarshal(h[labelAlg], &r.Alg); err != nil {
 		return fmt.Errorf("algorithm: %w", err)
 	}
+	if _, ok := foreignAlgs[r.Alg]; !ok {
+		return fmt.Errorf("%w: algorithm %d", ErrUnsupported, r.Alg)
+	}
 	if err := checkCritical(h); err != nil {
 		return err
 	}
@@ -151,7 +154,7 @@ func (r *Receipt) readHeader(h map[any]cbor.RawMessage) error {
 		return fmt.Errorf("verifiable data structure: %w", err)
 	}
 	if structure != rfc9162SHA256 {
-		return fmt.Errorf("verifiable data structure %d is not RFC9162_SHA256 (1)", structure)
+		return fmt.Errorf("%w: verifiable data structure %d is not RFC9162_SHA256 (1)", ErrUnsupported, structure)
 	}
 	if id := h[labelKeyID]; id != nil {
 		if err := decodeBytes(id, &r.KeyID); err != nil {
