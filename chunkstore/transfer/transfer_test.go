@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
 )
 
 var scope = chunkstore.Scope{Federation: cose.Sum([]byte("f")), Run: cose.Sum([]byte("r")), Owner: cose.Sum([]byte("o"))}
@@ -31,7 +32,7 @@ type service struct {
 	breaks   atomic.Int64 // 0: never
 	sent     atomic.Int64 // bytes of data that came in
 	messages atomic.Int64 // that went out
-	lie      func(*concordatv1.GetChunksResponse)
+	lie      atomic.Pointer[func(*concordatv1.GetChunksResponse)]
 }
 
 func (s *service) tick() error {
@@ -88,8 +89,8 @@ func (g getStream) Send(m *concordatv1.GetChunksResponse) error {
 	if err := g.s.tick(); err != nil {
 		return err
 	}
-	if g.s.lie != nil {
-		g.s.lie(m)
+	if lie := g.s.lie.Load(); lie != nil {
+		(*lie)(m)
 	}
 	g.s.messages.Add(1)
 	return g.Relay_GetChunksServer.Send(m)
@@ -105,7 +106,12 @@ func (s *service) GetChunks(q *concordatv1.GetChunksRequest, stream concordatv1.
 
 func newService(t testing.TB) (*service, *Client, *grpc.ClientConn) {
 	t.Helper()
-	s := &service{Server: Server{new(chunkstore.Mem)}}
+	return serve(t, new(chunkstore.Mem))
+}
+
+func serve(t testing.TB, store chunkstore.Store) (*service, *Client, *grpc.ClientConn) {
+	t.Helper()
+	s := &service{Server: Server{store}}
 	l := bufconn.Listen(1 << 20)
 	g := grpc.NewServer(grpc.MaxRecvMsgSize(8 << 20))
 	concordatv1.RegisterRelayServer(g, s)
@@ -122,7 +128,7 @@ func newService(t testing.TB) (*service, *Client, *grpc.ClientConn) {
 // chunks returns n chunks of growing sizes, up to some messages each.
 func chunks(n int) (ids []chunkstore.ID, stored [][]byte) {
 	for i := range n {
-		id, b := storetest.Chunk(uint64(i), 1+i*i*9000)
+		id, b := storetest.Chunk(uint64(i), 1+i*i*5000)
 		ids, stored = append(ids, id), append(stored, b)
 	}
 	return ids, stored
@@ -156,16 +162,16 @@ func TestUpload(t *testing.T) {
 	if first.Sent() == 0 || first.Saved() != 0 {
 		t.Errorf("sent %d, saved %d", first.Sent(), first.Saved())
 	}
-	for at := int64(1); at < 20; at += 3 {
-		s.breaks.Store(at)
-		upload(t, c, ids, stored)
-		s.Store = new(chunkstore.Mem)
-	}
-	s.breaks.Store(0)
-	upload(t, c, ids[3:], stored[3:])
 	again := upload(t, c, ids, stored)
-	if want := uint64(len(stored[0]) + len(stored[1]) + len(stored[2])); again.Sent() != want || again.Sent()+again.Saved() != uint64(total) {
-		t.Errorf("sent %d, saved %d of %d, want %d sent", again.Sent(), again.Saved(), total, want)
+	if want := uint64(len(stored[0]) + len(stored[1]) + len(stored[2])); again.Saved() != want || again.Sent()+again.Saved() != uint64(total) {
+		t.Errorf("sent %d, saved %d of %d, want %d saved", again.Sent(), again.Saved(), total, want)
+	}
+	for at := int64(1); at < 20; at += 4 {
+		broken, c, _ := newService(t)
+		broken.breaks.Store(at)
+		if u := upload(t, c, ids, stored); u.Sent() != uint64(total) || broken.breaks.Load() != 0 {
+			t.Errorf("break at %d: sent %d of %d", at, u.Sent(), total)
+		}
 	}
 	missing, err := c.Missing(t.Context(), scope, append(ids, chunkstore.ID{1}))
 	if err != nil {
@@ -280,7 +286,6 @@ func TestLyingLink(t *testing.T) {
 	s, c, _ := newService(t)
 	ids, stored := chunks(9)
 	upload(t, c, ids, stored)
-	first := true
 	for name, lie := range map[string]func(*concordatv1.GetChunksResponse){
 		"other range":   func(m *concordatv1.GetChunksResponse) { m.Range++ },
 		"no size":       func(m *concordatv1.GetChunksResponse) { m.Size = 0 },
@@ -290,19 +295,19 @@ func TestLyingLink(t *testing.T) {
 		"too much data": func(m *concordatv1.GetChunksResponse) { m.Data = append(m.Data, make([]byte, 1<<20)...) },
 		"no data":       func(m *concordatv1.GetChunksResponse) { m.Data = nil },
 	} {
-		first = true
-		s.lie = func(m *concordatv1.GetChunksResponse) {
-			if first {
+		var told atomic.Bool
+		once := func(m *concordatv1.GetChunksResponse) {
+			if !told.Swap(true) {
 				lie(m)
 			}
-			first = false
 		}
+		s.lie.Store(&once)
 		r := NewReader(c, scope)
 		if b, err := r.Fetch(t.Context(), ids[8], int64(len(stored[8]))); err == nil {
 			t.Errorf("%s: %d bytes", name, len(b))
 		}
 	}
-	s.lie = nil
+	s.lie.Store(nil)
 	r := NewReader(c, scope)
 	if b, err := r.Fetch(t.Context(), ids[8], int64(len(stored[8]))); err != nil || !bytes.Equal(b, stored[8]) || r.Bytes() != uint64(len(b)) {
 		t.Errorf("%d bytes, %v", len(b), err)
@@ -318,7 +323,7 @@ func TestMalformedPut(t *testing.T) {
 	s, _, conn := newService(t)
 	id, b := storetest.Chunk(1, 100)
 	other, _ := storetest.Chunk(2, 100)
-	head := &concordatv1.PutChunksRequest{Scope: scopeProto(scope)}
+	head := &concordatv1.PutChunksRequest{Scope: new(concordatv1.Scope)} // filled in below: a run a case
 	begin := func(size int, data []byte) *concordatv1.PutChunksRequest {
 		return &concordatv1.PutChunksRequest{Id: id[:], Size: uint64(size), Data: data}
 	}
@@ -332,9 +337,9 @@ func TestMalformedPut(t *testing.T) {
 		"with the scope":     {messages{{Scope: head.Scope, Id: id[:], Size: uint64(len(b)), Data: b}}, codes.OK},
 		"nothing":            {messages{head}, codes.OK},
 		"no scope":           {messages{begin(len(b), b)}, codes.InvalidArgument},
-		"short federation":   {messages{{Scope: &concordatv1.Scope{Federation: []byte{1}, Run: head.Scope.Run}}}, codes.InvalidArgument},
-		"no run":             {messages{{Scope: &concordatv1.Scope{Federation: head.Scope.Federation}}}, codes.InvalidArgument},
-		"zero owner":         {messages{{Scope: &concordatv1.Scope{Federation: head.Scope.Federation, Run: head.Scope.Run, Owner: make([]byte, 32)}}}, codes.InvalidArgument},
+		"short federation":   {messages{{Scope: &concordatv1.Scope{Federation: []byte{1}, Run: scope.Run[:]}}}, codes.InvalidArgument},
+		"no run":             {messages{{Scope: &concordatv1.Scope{Federation: scope.Federation[:]}}}, codes.InvalidArgument},
+		"zero owner":         {messages{{Scope: &concordatv1.Scope{Federation: scope.Federation[:], Run: scope.Run[:], Owner: make([]byte, 32)}}}, codes.InvalidArgument},
 		"second scope":       {messages{head, head}, codes.InvalidArgument},
 		"short id":           {messages{head, {Id: id[:31], Size: 1, Data: b[:1]}}, codes.InvalidArgument},
 		"no size":            {messages{head, begin(0, nil)}, codes.InvalidArgument},
@@ -348,7 +353,10 @@ func TestMalformedPut(t *testing.T) {
 		"other id":           {messages{head, {Id: other[:], Size: uint64(len(b)), Data: b}}, codes.InvalidArgument},
 		"good, then bad":     {messages{head, begin(len(b), b), {Id: other[:], Size: uint64(len(b)), Data: b}}, codes.InvalidArgument},
 	} {
-		s.Store = new(chunkstore.Mem)
+		sc := scope
+		sc.Run = cose.Sum([]byte(name))
+		proto.Reset(head.Scope)
+		proto.Merge(head.Scope, scopeProto(sc))
 		stream, err := concordatv1.NewRelayClient(conn).PutChunks(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -365,7 +373,7 @@ func TestMalformedPut(t *testing.T) {
 		if x.want == codes.OK && r.GetBytes() != uint64(stored) {
 			t.Errorf("%s: %d bytes stored, want %d", name, r.GetBytes(), stored)
 		}
-		missing, err := s.Store.Missing(t.Context(), scope, []chunkstore.ID{id, other})
+		missing, err := s.Store.Missing(t.Context(), sc, []chunkstore.ID{id, other})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -377,7 +385,7 @@ func TestMalformedPut(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	t.Parallel()
-	s, _, conn := newService(t)
+	_, _, conn := serve(t, &chunkstore.Mem{FederationBytes: 10})
 	rpc := concordatv1.NewRelayClient(conn)
 	if _, err := rpc.Missing(t.Context(), &concordatv1.MissingRequest{Scope: scopeProto(scope), Ids: make([][]byte, maxMissing+1)}); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("ids over the limit: %v", err)
@@ -394,7 +402,6 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	s.Store = &chunkstore.Mem{FederationBytes: 10}
 	id, b := storetest.Chunk(1, 100)
 	stream, err := rpc.PutChunks(t.Context())
 	if err != nil {
@@ -407,12 +414,11 @@ func TestLimits(t *testing.T) {
 }
 
 func BenchmarkTransfer(b *testing.B) {
-	s, c, _ := newService(b)
+	_, c, _ := newService(b)
 	id, stored := storetest.Chunk(1, 4<<20)
 	b.Run("put", func(b *testing.B) {
 		b.SetBytes(int64(len(stored)))
 		for b.Loop() {
-			s.Store = new(chunkstore.Mem)
 			if err := c.put(context.Background(), scope, []chunkstore.ID{id}, [][]byte{stored}); err != nil {
 				b.Fatal(err)
 			}
