@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 const (
 	maxAhead      = 128
 	maxAheadBytes = 4 << 20 // one more message may exceed it
+	maxHandles    = 1 << 12 // of one Received
 )
 
 // inbox reads a stream ahead, within bounds; beyond them gRPC's flow control holds
@@ -119,8 +121,8 @@ func (in *inbox) first(timeout <-chan time.Time, drain <-chan struct{}) (*concor
 	}
 }
 
-// take serves the requests of a stream in their order. Sends in a row are stored
-// together.
+// take serves the requests of a stream in their order. Those of one kind in a row
+// go to the disk together.
 func (s *session) take(ctx context.Context, in *inbox, w *log.Witness) error {
 	for {
 		all, err := in.take(ctx)
@@ -131,14 +133,21 @@ func (s *session) take(ctx context.Context, in *inbox, w *log.Witness) error {
 			return err
 		}
 		for len(all) > 0 {
-			n := 0
-			for n < len(all) && all[n].GetSend() != nil {
-				n++
-			}
-			if n > 0 {
+			n := 1
+			switch k := all[0].Kind.(type) {
+			case *concordatv1.AttachRequest_Send:
+				n = run(all, func(m *concordatv1.AttachRequest) bool { return m.GetSend() != nil })
 				err = s.post(ctx, all[:n])
-			} else {
-				n, err = 1, s.serve(ctx, all[0], w)
+			case *concordatv1.AttachRequest_Received:
+				n = run(all, func(m *concordatv1.AttachRequest) bool { return m.GetReceived() != nil })
+				err = s.received(ctx, all[:n])
+			case *concordatv1.AttachRequest_Cosign:
+				if w == nil {
+					return status.Error(codes.PermissionDenied, "cosign: this stream attached no witness")
+				}
+				w.Answer(k.Cosign.GetCosignature(), k.Cosign.GetSize())
+			default:
+				return status.Error(codes.InvalidArgument, "request of an unknown kind, or a second attach")
 			}
 			if err != nil {
 				return err
@@ -148,25 +157,28 @@ func (s *session) take(ctx context.Context, in *inbox, w *log.Witness) error {
 	}
 }
 
-func (s *session) serve(ctx context.Context, m *concordatv1.AttachRequest, w *log.Witness) error {
-	switch k := m.Kind.(type) {
-	case *concordatv1.AttachRequest_Received:
-		handles := make([][16]byte, len(k.Received.GetHandles()))
-		for i, h := range k.Received.GetHandles() {
-			if len(h) != len(handles[i]) {
+// run returns how many requests at the start are of a kind.
+func run(all []*concordatv1.AttachRequest, kind func(*concordatv1.AttachRequest) bool) int {
+	if n := slices.IndexFunc(all, func(m *concordatv1.AttachRequest) bool { return !kind(m) }); n >= 0 {
+		return n
+	}
+	return len(all)
+}
+
+func (s *session) received(ctx context.Context, requests []*concordatv1.AttachRequest) error {
+	var handles [][16]byte
+	for _, m := range requests {
+		if n := len(m.GetReceived().GetHandles()); n > maxHandles {
+			return status.Errorf(codes.InvalidArgument, "received: %d handles, limit %d", n, maxHandles)
+		}
+		for _, h := range m.GetReceived().GetHandles() {
+			if len(h) != 16 {
 				return status.Errorf(codes.InvalidArgument, "received: handle of %d bytes, want 16", len(h))
 			}
-			handles[i] = [16]byte(h)
+			handles = append(handles, [16]byte(h))
 		}
-		return s.relay.fault(ctx, s.box.Received(ctx, handles))
-	case *concordatv1.AttachRequest_Cosign:
-		if w == nil {
-			return status.Error(codes.PermissionDenied, "cosign: this stream attached no witness")
-		}
-		w.Answer(k.Cosign.GetCosignature(), k.Cosign.GetSize())
-		return nil
 	}
-	return status.Error(codes.InvalidArgument, "request of an unknown kind, or a second attach")
+	return s.relay.fault(ctx, s.box.Received(ctx, handles))
 }
 
 // post stores payloads and confirms each, or says why not.

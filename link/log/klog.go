@@ -17,7 +17,9 @@ var routeTessera = sync.OnceFunc(func() {
 
 // quiet is slog's default handler at the time of each record, with what is less
 // than a warning lowered to debug.
-type quiet struct{ with func(slog.Handler) slog.Handler }
+type quiet struct {
+	with func(slog.Handler) slog.Handler
+}
 
 func (q quiet) handler() slog.Handler { return q.with(slog.Default().Handler()) }
 

@@ -3,7 +3,6 @@ package mailbox
 import (
 	"context"
 	"errors"
-	"slices"
 )
 
 // ErrEnded is what [Box.Next] returns when the same address was opened again, or
@@ -96,14 +95,11 @@ func (b *Box) read(ctx context.Context, q *queue, a Address) (Message, bool, err
 // Received forgets delivered payloads by handle; unknown ones are ignored. An
 // enclave forgets in its own queue and, while it is the newest, in the shared one.
 func (b *Box) Received(ctx context.Context, handles [][16]byte) error {
-	handles = slices.Clone(handles)
-	if err := b.x.store.Remove(ctx, b.x.federation, b.addr.String(), handles); err != nil {
-		return err
-	}
+	queues := []string{b.addr.String()}
 	if b.addr.Role == Enclave && b.x.isNewest(b) {
-		return b.x.store.Remove(ctx, b.x.federation, NewestEnclave.String(), handles)
+		queues = append(queues, NewestEnclave.String())
 	}
-	return nil
+	return b.x.store.Remove(ctx, b.x.federation, handles, queues...)
 }
 
 // Close detaches the party. What waits stays.

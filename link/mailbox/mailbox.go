@@ -29,8 +29,8 @@ type Store interface {
 	// Pending calls each for what waits after the sequence number, in order, until
 	// it returns false.
 	Pending(ctx context.Context, federation cose.Digest, recipient string, after int64, each func(seq int64, handle [16]byte, sender string, payload []byte) bool) error
-	// Remove forgets payloads of recipient; unknown handles are ignored.
-	Remove(ctx context.Context, federation cose.Digest, recipient string, handles [][16]byte) error
+	// Remove forgets payloads of the recipients; unknown handles are ignored.
+	Remove(ctx context.Context, federation cose.Digest, handles [][16]byte, recipients ...string) error
 }
 
 // Role says what a party is.

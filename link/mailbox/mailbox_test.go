@@ -54,20 +54,12 @@ func (m *memory) Pending(_ context.Context, f cose.Digest, recipient string, aft
 	return nil
 }
 
-func (m *memory) Remove(_ context.Context, f cose.Digest, recipient string, handles [][16]byte) error {
+func (m *memory) Remove(_ context.Context, f cose.Digest, handles [][16]byte, recipients ...string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	kept := m.rows[:0]
-	for _, r := range m.rows {
-		gone := false
-		for _, h := range handles {
-			gone = gone || r.federation == f && r.recipient == recipient && r.handle == h
-		}
-		if !gone {
-			kept = append(kept, r)
-		}
-	}
-	m.rows = kept
+	m.rows = slices.DeleteFunc(m.rows, func(r row) bool {
+		return r.federation == f && slices.Contains(recipients, r.recipient) && slices.Contains(handles, r.handle)
+	})
 	return nil
 }
 

@@ -86,12 +86,14 @@ func (s *Store) Pending(ctx context.Context, federation Digest, recipient string
 	return s.readErr(rows.Err())
 }
 
-// Remove forgets payloads of recipient by handle; unknown handles are ignored.
-func (s *Store) Remove(ctx context.Context, federation Digest, recipient string, handles [][16]byte) error {
+// Remove forgets payloads of the recipients by handle; unknown handles are ignored.
+func (s *Store) Remove(ctx context.Context, federation Digest, handles [][16]byte, recipients ...string) error {
 	return s.update(ctx, func(tx *sql.Tx) error {
-		for _, h := range handles {
-			if _, err := tx.Exec("DELETE FROM message WHERE federation = ? AND recipient = ? AND handle = ?", federation[:], []byte(recipient), h[:]); err != nil {
-				return err
+		for _, r := range recipients {
+			for _, h := range handles {
+				if _, err := tx.Exec("DELETE FROM message WHERE federation = ? AND recipient = ? AND handle = ?", federation[:], []byte(r), h[:]); err != nil {
+					return err
+				}
 			}
 		}
 		return nil

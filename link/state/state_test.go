@@ -127,10 +127,10 @@ func TestMessages(t *testing.T) {
 	if got := waiting(t, s, fedB, "z", 0); got != nil {
 		t.Errorf("the other federation reads %v", got)
 	}
-	if err := s.Remove(ctx, fedB, "z", [][16]byte{{0}, {1}}); err != nil || len(waiting(t, s, fedA, "z", 0)) != 4 {
+	if err := s.Remove(ctx, fedB, [][16]byte{{0}, {1}}, "z"); err != nil || len(waiting(t, s, fedA, "z", 0)) != 4 {
 		t.Errorf("the other federation removes: %v", err)
 	}
-	if err := s.Remove(ctx, fedA, "z", [][16]byte{{0}, {1}, {77}}); err != nil {
+	if err := s.Remove(ctx, fedA, [][16]byte{{0}, {1}, {77}}, "y", "z"); err != nil {
 		t.Error(err)
 	}
 	if got := fmt.Sprint(waiting(t, s, fedA, "z", 0)); got != "[3]" {

@@ -424,7 +424,7 @@ func (x *Send) GetPayload() []byte {
 // Received lets the link forget delivered payloads.
 type Received struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Handles       [][]byte               `protobuf:"bytes,1,rep,name=handles,proto3" json:"handles,omitempty"`
+	Handles       [][]byte               `protobuf:"bytes,1,rep,name=handles,proto3" json:"handles,omitempty"` // at most 4096
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
