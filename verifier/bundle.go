@@ -121,7 +121,7 @@ func newAudit(t *Trust, own tlog.VerifierKey, at time.Time, each func(Check)) *a
 			Log: LogReport{Void: []string{}},
 		},
 		blobs: make(map[blobKey][]byte), docs: make(map[cose.Digest]attestation.Endorsement),
-		log:      logAudit{approved: make(map[uint64]map[policy.MemberID]bool), inForce: make(map[uint64]uint64), receipted: make(map[cose.Digest]placedEntry)},
+		log:      logAudit{roots: make(map[uint64]cose.Digest), approved: make(map[uint64]map[policy.MemberID]bool), inForce: make(map[uint64]uint64), receipted: make(map[cose.Digest]placedEntry)},
 		enclaves: newEnclaveAudit(), runs: make(map[cose.Digest]*runAudit),
 	}
 }

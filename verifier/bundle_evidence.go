@@ -119,6 +119,9 @@ func (a *audit) appraise(index uint64, u *receipt.Unverified, c *attestation.Cla
 	if since, ok := a.log.inForce[p.Version+1]; ok {
 		return nil, nil, fmt.Errorf("claims name policy version %d, but version %d is in force since entry %d", p.Version, p.Version+1, since)
 	}
+	if _, ok := a.log.inForce[p.Version]; !ok && p.Version > 1 {
+		return nil, nil, missingError(fmt.Sprintf("the approvals of policy version %d in the log before entry %d", p.Version, index))
+	}
 	raw := a.blobs[blobKey{receipt.RoleEvidence, u.Envelope()}]
 	if raw == nil {
 		return nil, nil, missingError("evidence envelope " + u.Envelope().Short())
@@ -279,12 +282,8 @@ func (a *audit) takeEnclaveStatement(index uint64, u *receipt.Unverified) {
 
 // issuer returns the enclave with that issuer, or nil.
 func (a *enclaveAudit) issuer(name string) *enclave {
-	for id, e := range a.byInstance {
-		if receipt.EnclaveIssuer(id) == name {
-			return e
-		}
-	}
-	return nil
+	id, _ := (&receipt.Statement{Issuer: name}).Instance()
+	return a.byInstance[id] // no instance is zero
 }
 
 // checkChain checks that the bundle's log has all that an enclave signed, as far as

@@ -21,6 +21,7 @@ type logAudit struct {
 	leaves  []merkle.Hash
 	peaks   []merkle.Range // after every 256 leaves
 	current merkle.Range
+	roots   map[uint64]cose.Digest // those that were asked for
 
 	// approved and inForce say when a version got its approvals: at the index of
 	// the N-th (protocol F13).
@@ -200,6 +201,9 @@ func (l *logAudit) rootAt(n uint64) (cose.Digest, bool) {
 	if n > uint64(len(l.leaves)) {
 		return cose.Digest{}, false
 	}
+	if root, ok := l.roots[n]; ok {
+		return root, true
+	}
 	var r merkle.Range
 	if n >= 256 {
 		p := l.peaks[n/256-1]
@@ -212,7 +216,8 @@ func (l *logAudit) rootAt(n uint64) (cose.Digest, bool) {
 	for _, leaf := range l.leaves[r.Size():n] {
 		r.Append(leaf)
 	}
-	return r.Root(), true
+	l.roots[n] = r.Root()
+	return l.roots[n], true
 }
 
 // takeApproval notes an approval of a version of the chain.

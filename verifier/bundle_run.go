@@ -164,11 +164,22 @@ func (a *audit) checkEnclave(r *runAudit, e *enclave) {
 	default:
 		a.fail(name+"statements", "one chain of statements", err.Error())
 	}
-	// Certainly too old: even the shortest time between the two is too long.
-	from, ok1 := a.log.placed(e.from)
-	to, ok2 := a.log.placed(last.index)
-	if limit := e.policy.Evidence.MaxEpochAge.Duration(); ok1 && ok2 && !to.after.IsZero() && to.after.Sub(from.until) > limit {
-		a.fail(name+"age", "statements within "+limit.String()+" of the epoch's evidence", to.after.Sub(from.until).String())
+	a.checkAge(name+"age", e.from, last.index, e.policy.Evidence.MaxEpochAge.Duration(), "from the epoch's evidence to its last statement of the run")
+}
+
+// checkAge checks that no more than limit lies between two entries. The own
+// witness's times give bounds: what they leave open is not checked, and says so.
+func (a *audit) checkAge(name string, from, to uint64, limit time.Duration, what string) {
+	x, ok1 := a.log.placed(from)
+	y, ok2 := a.log.placed(to)
+	switch {
+	case !ok1 || !ok2: // reported as such
+	case !y.after.IsZero() && y.after.Sub(x.until) > limit:
+		a.fail(name, "at most "+limit.String()+" "+what, "at least "+y.after.Sub(x.until).String())
+	case !x.after.IsZero() && y.until.Sub(x.after) <= limit:
+		a.pass(name, "at most %s %s", y.until.Sub(x.after), what)
+	default:
+		a.notChecked(name, fmt.Sprintf("the checkpoints in the bundle do not tell whether more than %s lie %s", limit, what))
 	}
 }
 
@@ -192,11 +203,7 @@ func (a *audit) checkNamedEvidence(name string, s placedStatement) {
 	if s.Kind != receipt.KindRun {
 		return
 	}
-	from, ok1 := a.log.placed(index)
-	to, ok2 := a.log.placed(s.index)
-	if limit := s.by.policy.Evidence.MaxAge.Duration(); ok1 && ok2 && !to.after.IsZero() && to.after.Sub(from.until) > limit {
-		a.fail(name+"fresh", "evidence not older than "+limit.String()+" when the run began", to.after.Sub(from.until).String())
-	}
+	a.checkAge(name+"fresh", index, s.index, s.by.policy.Evidence.MaxAge.Duration(), "from the evidence to the run")
 }
 
 // checkCohort reads the cohort and its credentials.

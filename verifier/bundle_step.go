@@ -213,7 +213,7 @@ func (a *audit) checkAcks(r *runAudit, s placedStatement, step *receipt.Step, re
 			return fmt.Errorf("node %s acked under policy %s, the step is under %s", node.Short(), k.Policy.Short(), s.Policy.Short())
 		}
 		tree.Append(merkle.AckEntry(k.Digest()))
-		return nil
+		return a.checkSeen(node, b.Checkpoint)
 	})
 	if err != nil {
 		return err
@@ -225,6 +225,22 @@ func (a *audit) checkAcks(r *runAudit, s placedStatement, step *receipt.Step, re
 	}
 	if tree.Root() != rel.AcksRoot {
 		return fmt.Errorf("root %s, the release says %s", tree.Root().Short(), rel.AcksRoot.Short())
+	}
+	return nil
+}
+
+// checkSeen checks that the log that a node had seen when it acked is this one: a
+// node that was shown another history says so here.
+func (a *audit) checkSeen(node cose.Digest, c receipt.Checkpoint) error {
+	if c.Size == 0 || a.log.gap {
+		return nil // a gap is reported as such
+	}
+	root, ok := a.log.rootAt(c.Size)
+	switch {
+	case !ok:
+		return missingError(fmt.Sprintf("the first %d log entries, which node %s had seen", c.Size, node.Short()))
+	case root != c.Root:
+		return fmt.Errorf("node %s had seen another log: root %s over %d entries, here %s", node.Short(), c.Root.Short(), c.Size, root.Short())
 	}
 	return nil
 }

@@ -582,6 +582,55 @@ func TestRunAgainstPolicy(t *testing.T) {
 	}
 }
 
+// TestSplitView: what the nodes said in their acks that they had seen is this log.
+func TestSplitView(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change  func(*receipt.Checkpoint)
+		verdict Verdict
+		check   string
+	}{
+		"this log":     {func(*receipt.Checkpoint) {}, PassSimulated, ""},
+		"another":      {func(c *receipt.Checkpoint) { c.Root = cose.Digest{1} }, Fail, ".step[2]"},
+		"a longer one": {func(c *receipt.Checkpoint) { c.Size = 99 }, Incomplete, ".step[2]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			e := w.boot()
+			w.seen = receipt.Checkpoint{Size: uint64(len(w.entries)), Root: w.root(len(w.entries))}
+			c.change(&w.seen)
+			r := e.begin()
+			r.step(e, receipt.OpensTrain, 1, nil, true)
+			r.step(e, receipt.OpensNone, 1, w.nodes, true)
+			r.end(e)
+			expect(t, verify(t, w), c.verdict, c.check)
+		})
+	}
+}
+
+// TestLongLog: roots over any number of entries, asked for in any order.
+func TestLongLog(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i := range 600 {
+		w.log([]byte{byte(i), byte(i >> 8)})
+		if i == 250 || i == 300 || i == 511 {
+			w.checkpoint("a")
+		}
+	}
+	e := w.boot()
+	r := e.begin()
+	r.step(e, receipt.OpensTrain, 1, nil, true)
+	r.step(e, receipt.OpensNone, 1, w.nodes, true)
+	r.end(e)
+	w.logReceipt(len(w.entries) - 1)
+	rep := verify(t, w)
+	expect(t, rep, PassSimulated, "log.replay")
+	if rep.Log.Voided != 600 || len(rep.Log.Void) != maxVoid {
+		t.Errorf("%d void, %d named", rep.Log.Voided, len(rep.Log.Void))
+	}
+}
+
 func TestStatementLeftOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

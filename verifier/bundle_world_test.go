@@ -35,6 +35,7 @@ type world struct {
 	docs     map[cose.Digest]attestation.Endorsement
 	receipts map[cose.Digest][]byte
 	nodes    []*testNode
+	seen     receipt.Checkpoint // what acks say the node has seen
 	epoch    uint64
 	runs     []cose.Digest
 	logItem  func(index int, raw []byte) []byte // changes what the bundle holds of an entry; nil result leaves it out
@@ -344,7 +345,7 @@ func (r *testRun) release(e *testEnclave, contributors []*testNode) {
 	var list [][]byte
 	instance, _ := r.last.Instance()
 	for _, n := range contributors {
-		k := n.statement(w, receipt.KindAck, r.run.Digest(), &receipt.Ack{Seq: b.Seq, Attempt: b.Attempt, Step: r.last.Digest(), Instance: instance})
+		k := n.statement(w, receipt.KindAck, r.run.Digest(), &receipt.Ack{Seq: b.Seq, Attempt: b.Attempt, Step: r.last.Digest(), Instance: instance, Checkpoint: w.seen})
 		acks.Append(merkle.AckEntry(k.Digest()))
 		list = append(list, k.Raw())
 	}

@@ -6,8 +6,9 @@ import (
 
 // RootFromConsistency recomputes the root of the newer tree that proof leads to
 // from the older one, which must not be empty. It is for receipts whose signature
-// covers the newer root (RFC 9942); where both roots are known use
-// [VerifyConsistency]. The sizes are not fixed by the roots: compare them with
+// covers the newer root (RFC 9942): check the result against it, for where
+// oldSize is a power of two another oldRoot leads to another root, without an
+// error. Where both roots are known use [VerifyConsistency]. The sizes are not fixed by the roots: compare them with
 // signed bytes. The error wraps [ErrProof].
 func RootFromConsistency(oldSize, newSize uint64, proof []Hash, oldRoot Hash) (Hash, error) {
 	switch {
