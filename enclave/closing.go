@@ -14,6 +14,8 @@ import (
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
+// closing is the step that waits for its nodes' acks: what closes one batch and
+// opens the next.
 type closing struct {
 	inputs    []*contribution // sorted by node id
 	excluded  receipt.Excluded
@@ -29,6 +31,8 @@ type closing struct {
 	acks      map[Digest][]byte // by node: the raw ack
 }
 
+// close ends the collecting: what was admitted is aggregated, and the step is
+// proposed to those who are in it.
 func (r *run) close() {
 	r.cancelDeadline()
 	c := &closing{attempt: 1, round: r.open.body.Round}
@@ -43,6 +47,8 @@ func (r *run) close() {
 	r.aggregate(c)
 }
 
+// aggregate checks who is in the step (protocol F4), plans the result and proposes
+// it.
 func (r *run) aggregate(c *closing) {
 	if len(c.inputs) == 0 {
 		r.fail("late", "nobody is left in the step")
@@ -70,6 +76,7 @@ func (r *run) aggregate(c *closing) {
 	r.propose(c)
 }
 
+// afterRound says what follows the last step of a round.
 func (r *run) afterRound(round uint64) (opens string, next uint64) {
 	if round == r.body.Rounds {
 		return receipt.OpensNone, round
@@ -77,6 +84,8 @@ func (r *run) afterRound(round uint64) (opens string, next uint64) {
 	return receipt.OpensTrain, round + 1
 }
 
+// propose computes the outputs' names, without keeping the outputs, and signs the
+// step over them. Whatever it names is made again, and leaves, only after the acks.
 func (r *run) propose(c *closing) {
 	if r.closing == nil {
 		r.closing = c
@@ -99,6 +108,7 @@ func (r *run) propose(c *closing) {
 	})
 }
 
+// whenNotAhead waits until no more steps than the policy allows are unpublished.
 func (r *run) whenNotAhead(f func()) {
 	ahead := int(r.e.policy.Log.MaxUnpublishedSteps)
 	if len(r.signed) <= ahead {
@@ -108,6 +118,7 @@ func (r *run) whenNotAhead(f func()) {
 	r.e.whenPublished(r.signed[len(r.signed)-1-ahead], f)
 }
 
+// sign makes the step statement and asks everybody in it for an ack.
 func (r *run) sign(c *closing) {
 	if r.ended || r.closing != c {
 		return
@@ -166,6 +177,8 @@ func (r *run) askAck(c *closing, i int, x *contribution) {
 	r.send(n, &session.AckRequest{Step: c.statement.Raw(), Index: proof.Index, Path: proof.Path, Receipt: raw, Excluded: c.excluded.Encode()})
 }
 
+// ack takes a node's ack of the closing step. When the last one is in, and only
+// then, the step is released (protocol F2).
 func (e *Enclave) ack(n *node, m *session.Ack) error {
 	s, err := e.nodeStatement(n, m.Statement, receipt.KindAck)
 	if err != nil {
@@ -226,6 +239,7 @@ func (r *run) acked(c *closing) error {
 	return nil
 }
 
+// release makes the outputs again, now for the link, and tells the cohort.
 func (r *run) release(c *closing, task *session.Task) {
 	if task == nil {
 		task = &session.Task{}
@@ -268,6 +282,8 @@ func (r *run) released(c *closing, task *session.Task) {
 	r.deadline(r.e.policy.Release.StepDeadline.Duration(), r.late)
 }
 
+// ackLate moves who did not ack to the excluded and tries again: the enclave never
+// releases an earlier attempt.
 func (r *run) ackLate(c *closing) {
 	if r.ended || r.closing != c {
 		return
@@ -281,6 +297,7 @@ func (r *run) ackLate(c *closing) {
 	r.retry(c, missing, receipt.Late)
 }
 
+// ackRefused takes a node's word that it will not ack.
 func (r *run) ackRefused(n *node, m *session.AckRefused) error {
 	c := r.closing
 	if c == nil || c.statement == nil || m.Step != c.statement.Digest() || c.acks[n.id] != nil {

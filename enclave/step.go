@@ -29,8 +29,6 @@ type contribution struct {
 	receipt   []byte
 }
 
-// closing is the step that waits for its nodes' acks: what closes one batch and
-// opens the next.
 // contribution takes a node's answer to the open step. It is admitted, for good,
 // once every byte of it was read and checked.
 func (e *Enclave) contribution(n *node, m *session.Contribution) error {
@@ -160,19 +158,3 @@ func (r *run) late() {
 		}
 	}
 }
-
-// close ends the collecting: what was admitted is aggregated, and the step is
-// proposed to those who are in it.
-// aggregate checks who is in the step (protocol F4), plans the result and proposes
-// it.
-// afterRound says what follows the last step of a round.
-// propose computes the outputs' names, without keeping the outputs, and signs the
-// step over them. Whatever it names is made again, and leaves, only after the acks.
-// whenNotAhead waits until no more steps than the policy allows are unpublished.
-// sign makes the step statement and asks everybody in it for an ack.
-// ack takes a node's ack of the closing step. When the last one is in, and only
-// then, the step is released (protocol F2).
-// release makes the outputs again, now for the link, and tells the cohort.
-// ackLate moves who did not ack to the excluded and tries again: the enclave never
-// releases an earlier attempt.
-// ackRefused takes a node's word that it will not ack.

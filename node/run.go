@@ -31,7 +31,6 @@ type run struct {
 	sent    map[Digest]*receipt.Statement // contributions, by the step that they answer
 }
 
-// task is a released step.
 // restoreRuns rebuilds the runs that had not ended from the journal.
 func (n *Node) restoreRuns() error {
 	var err error
@@ -217,17 +216,6 @@ func (n *Node) runKey(m *session.RunKey) error {
 	return nil
 }
 
-// extend takes a statement of the enclave into the run's chain; the chain has the
-// rules. A repeated one changes nothing.
-// take follows a released step: its statement and its release.
-// newTask takes a released step, durably, and has the app answer it.
-// mayServe asks the ledger of tasks (protocol F17): a task on a model that this node
-// has answered before, with a cohort that differs by few members, would show their
-// difference.
-// difference counts the members that are in one of two sorted lists only.
-// ackRequest signs for a step that this node is in, once and for ever.
-// isInput checks that this node's own contribution is among the step's inputs, and
-// that the excluded are those that the statement counts.
 // runEnded closes a run; the end statement is published already.
 func (n *Node) runEnded(m *session.Ended) error {
 	u, err := receipt.Parse(m.Statement)

@@ -12,6 +12,7 @@ import (
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
+// task is a released step.
 type task struct {
 	msg     session.Task
 	step    *receipt.Statement
@@ -19,6 +20,8 @@ type task struct {
 	working bool // a job answers it
 }
 
+// extend takes a statement of the enclave into the run's chain; the chain has the
+// rules. A repeated one changes nothing.
 func (r *run) extend(raw []byte) (*receipt.Statement, error) {
 	u, err := receipt.Parse(raw)
 	if err != nil {
@@ -45,6 +48,7 @@ func (r *run) extend(raw []byte) (*receipt.Statement, error) {
 	return s, r.chain.Extend(s)
 }
 
+// take follows a released step: its statement and its release.
 func (r *run) take(t *session.Task) error {
 	s, err := r.extend(t.Step)
 	if err != nil {
@@ -68,6 +72,7 @@ func (r *run) take(t *session.Task) error {
 	return nil
 }
 
+// newTask takes a released step, durably, and has the app answer it.
 func (n *Node) newTask(m *session.Task) error {
 	u, err := receipt.Parse(m.Step)
 	if err != nil {
@@ -102,6 +107,9 @@ func (n *Node) newTask(m *session.Task) error {
 	return nil
 }
 
+// mayServe asks the ledger of tasks (protocol F17): a task on a model that this node
+// has answered before, with a cohort that differs by few members, would show their
+// difference.
 func (n *Node) mayServe(r *run) error {
 	b := r.task.body
 	if b.Opens == receipt.OpensNone {
@@ -133,6 +141,7 @@ func (n *Node) mayServe(r *run) error {
 	return n.journal.Serve(line)
 }
 
+// difference counts the members that are in one of two sorted lists only.
 func difference(a, b []string) (count int) {
 	for _, x := range a {
 		if !slices.Contains(b, x) {
@@ -169,6 +178,7 @@ func (n *Node) admitted(m *session.Admitted) error {
 	return nil
 }
 
+// ackRequest signs for a step that this node is in, once and for ever.
 func (n *Node) ackRequest(m *session.AckRequest) error {
 	u, err := receipt.Parse(m.Step)
 	if err != nil {
@@ -226,6 +236,8 @@ func (n *Node) ackStep(r *run, m *session.AckRequest) error {
 	return n.send(&session.Ack{Statement: s.Raw()})
 }
 
+// isInput checks that this node's own contribution is among the step's inputs, and
+// that the excluded are those that the statement counts.
 func (r *run) isInput(body *receipt.Step, m *session.AckRequest) error {
 	excluded, err := receipt.ParseExcluded(m.Excluded)
 	if err != nil {
