@@ -40,9 +40,33 @@ func (n *Node) knock() {
 // presence takes the link's word that another enclave is there now. It proves
 // nothing: the enclave is asked, and joined only if it passes.
 func (n *Node) presence(instance string) {
-	if n.enclave != nil && n.enclave.address.ID != instance {
-		n.ask()
+	if n.enclave == nil || n.enclave.address.ID == instance {
+		return
 	}
+	// What the enclave before signed, and this node saw, goes into the log before the
+	// evidence of the next: after it, it would be void (protocol F14), and a successor
+	// begins at what the log has.
+	unlogged := n.unlogged()
+	n.loop.Job(func(ctx context.Context) func() {
+		for _, s := range unlogged {
+			if _, err := n.peer.Append(ctx, s); err != nil {
+				n.log.WarnContext(ctx, "statement of the enclave before not logged", "reason", err.Error())
+			}
+		}
+		return n.ask
+	})
+}
+
+// unlogged returns the statements of running runs that the mirror lacks, in order.
+func (n *Node) unlogged() (list [][]byte) {
+	for _, r := range n.runs {
+		for _, s := range r.recent {
+			if _, ok := n.history.published[cose.Sum(s)]; !ok {
+				list = append(list, s)
+			}
+		}
+	}
+	return list
 }
 
 // ask sends a challenge, unless one is open.

@@ -29,6 +29,7 @@ type run struct {
 	down    *[32]byte
 	task    *task                         // the newest released step
 	sent    map[Digest]*receipt.Statement // contributions, by the step that they answer
+	recent  [][]byte                      // the newest statements of the run's enclave, oldest first
 }
 
 // restoreRuns rebuilds the runs that had not ended from the journal.

@@ -45,8 +45,17 @@ func (r *run) extend(raw []byte) (*receipt.Statement, error) {
 			return nil, err
 		}
 	}
-	return s, r.chain.Extend(s)
+	if err := r.chain.Extend(s); err != nil {
+		return nil, err
+	}
+	if r.recent = append(r.recent, raw); len(r.recent) > maxRecent {
+		r.recent = r.recent[1:]
+	}
+	return s, nil
 }
+
+// maxRecent is more statements than an enclave may have unpublished: two a step.
+const maxRecent = 2 * session.MaxResume
 
 // take follows a released step: its statement and its release.
 func (r *run) take(t *session.Task) error {
