@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/concordat/concordat/attestation/sim"
+	"github.com/concordat/concordat/ci/hostile"
 	"github.com/concordat/concordat/enclave"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/daemon/dial"
@@ -38,6 +39,10 @@ type settings struct {
 	wrap     func(grpc.ClientConnInterface) grpc.ClientConnInterface
 	verbose  bool
 	observe  func(enclave.Event)
+	through  *hostile.Link
+	output   io.Writer
+	host     *Federation
+	process  bool
 }
 
 // Members sets how many members there are, each with one node; 3 by default.
@@ -78,10 +83,14 @@ type Federation struct {
 	Address string // of the link
 	Dir     string
 
-	t       testing.TB
-	app     Digest
-	command []string
-	log     *slog.Logger
+	t        testing.TB
+	settings settings
+	app      Digest
+	command  []string
+	log      *slog.Logger
+	guests   []*Federation // on this federation's link
+	process  *linkProcess
+	enclaves int // started so far
 }
 
 // Member is one company with its keys.
@@ -90,6 +99,7 @@ type Member struct {
 	PolicyKey, IssuerKey   *cose.Signer
 	Witness                string // verifier key
 	witnessFile, directory string
+	nodes                  int // started so far
 }
 
 // Daemon is something that runs until it is stopped.
@@ -131,8 +141,11 @@ func StartFederation(t testing.TB, opts ...Option) *Federation {
 	for _, o := range opts {
 		o(&s)
 	}
-	f := &Federation{t: t, Dir: t.TempDir(), log: slog.New(slog.NewTextHandler(io.Discard, nil))}
-	if s.verbose || testing.Verbose() {
+	f := &Federation{t: t, settings: s, Dir: t.TempDir(), log: slog.New(slog.DiscardHandler)}
+	switch {
+	case s.output != nil:
+		f.log = slog.New(slog.NewTextHandler(s.output, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	case s.verbose || testing.Verbose():
 		f.log = slog.New(slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	v, err := vendor()
@@ -144,7 +157,11 @@ func StartFederation(t testing.TB, opts ...Option) *Federation {
 	}
 	f.application()
 	f.agree(s)
-	f.startLink()
+	if s.host == nil {
+		f.startLink()
+	} else {
+		f.visit(s.host)
+	}
 	f.Enclave = f.StartEnclave(f.Machine, s.observe, s.wrap)
 	for _, m := range f.Members {
 		f.Nodes = append(f.Nodes, f.StartNode(m))
@@ -176,7 +193,10 @@ func (f *Federation) application() {
 func (f *Federation) agree(s settings) {
 	t := f.t
 	t.Helper()
-	const origin = "log.concordat.test"
+	origin := "log.concordat.test"
+	if s.host != nil {
+		origin = fmt.Sprintf("log-%d.concordat.test", len(s.host.guests)+2)
+	}
 	logKey, err := link.LogKey(f.linkDir(), origin)
 	if err != nil {
 		t.Fatal(err)
@@ -222,7 +242,13 @@ func (f *Federation) agree(s settings) {
 	f.Policy = f.Chain.Head()
 }
 
-func (f *Federation) linkDir() string { return filepath.Join(f.Dir, "link") }
+// linkDir is the data directory of the link that f is on.
+func (f *Federation) linkDir() string {
+	if f.settings.host != nil {
+		return f.settings.host.linkDir()
+	}
+	return filepath.Join(f.Dir, "link")
+}
 
 func (f *Federation) newMember(id policy.MemberID) *Member {
 	f.t.Helper()
@@ -249,60 +275,32 @@ func (f *Federation) signer() *cose.Signer {
 	return s
 }
 
-// startLink starts the link on the address that it had before, if it had one.
-func (f *Federation) startLink() {
-	f.t.Helper()
-	chain := filepath.Join(f.Dir, "policy.chain")
-	if err := os.WriteFile(chain, f.Chain.Encode(), 0o600); err != nil {
-		f.t.Fatal(err)
-	}
-	listen := "127.0.0.1:0"
-	if f.Address != "" {
-		a, err := dial.ParseAddress(f.Address)
-		if err != nil {
-			f.t.Fatal(err)
-		}
-		listen = a.HostPort
-	}
-	l, err := link.New(link.Config{Data: f.linkDir(), Listen: listen, Policies: []string{chain}, Logger: f.log.With("daemon", "link"),
-		BatchAge: 5 * time.Millisecond, CheckpointInterval: 50 * time.Millisecond})
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	f.Address = l.Address()
-	f.Link = run(l.Run)
-	f.t.Cleanup(func() { f.ended("link", f.Link.Stop()) })
-}
-
 func (f *Federation) ended(what string, err error) {
 	if err != nil {
 		f.t.Logf("%s ended: %v", what, err)
 	}
 }
 
-// RestartLink stops the link and starts it again on its data.
-func (f *Federation) RestartLink() {
-	f.t.Helper()
-	if err := f.Link.Stop(); err != nil {
-		f.t.Fatalf("link: %v", err)
-	}
-	f.startLink()
-}
-
-func (f *Federation) dial() *grpc.ClientConn {
+// Dial connects a party to the link, through what [Through] put between them. The
+// name is how rules know the party.
+func (f *Federation) Dial(party string) grpc.ClientConnInterface {
 	f.t.Helper()
 	c, err := dial.Dial(f.Address, dial.Options{})
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	f.t.Cleanup(func() { c.Close() })
+	if f.settings.through != nil {
+		return f.settings.through.Conn(party, c)
+	}
 	return c
 }
 
 // StartEnclave starts an enclave on a machine. observe and wrap may be nil.
 func (f *Federation) StartEnclave(m *sim.Machine, observe func(enclave.Event), wrap func(grpc.ClientConnInterface) grpc.ClientConnInterface) *Daemon {
 	f.t.Helper()
-	var conn grpc.ClientConnInterface = f.dial()
+	f.enclaves++
+	conn := f.Dial(numbered("enclave", f.enclaves))
 	if wrap != nil {
 		conn = wrap(conn)
 	}
@@ -318,20 +316,33 @@ func (f *Federation) StartEnclave(m *sim.Machine, observe func(enclave.Event), w
 	return d
 }
 
+// numbered is name for the first of its kind, name-2 for the second, …
+func numbered(name string, i int) string {
+	if i == 1 {
+		return name
+	}
+	return fmt.Sprintf("%s-%d", name, i)
+}
+
 // Node is one member's node.
 type Node struct {
 	*Daemon
 	Node   *node.Node
+	Name   string // "member-a", or "member-a-2" for a member's second node
 	Member *Member
 	Dir    string
 	Signer *cose.Signer
-	events *events
+
+	witness bool
+	events  *events
 }
 
-// StartNode starts a new node of a member, with a credential of that member.
+// StartNode starts a new node of a member, with a credential of that member. The
+// member's first node is its witness.
 func (f *Federation) StartNode(m *Member) *Node {
 	f.t.Helper()
-	n := &Node{Member: m, Dir: filepath.Join(m.directory, "node"), Signer: f.signer()}
+	m.nodes++
+	n := &Node{Member: m, Name: numbered(string(m.ID), m.nodes), Dir: filepath.Join(m.directory, numbered("node", m.nodes)), Signer: f.signer(), witness: m.nodes == 1}
 	f.startNode(n)
 	return n
 }
@@ -349,18 +360,21 @@ func (f *Federation) Credential(m *Member, key cose.Key) []byte {
 
 func (f *Federation) startNode(n *Node) {
 	f.t.Helper()
-	key, vkey, err := keyfile.ReadWitness(n.Member.witnessFile)
-	if err != nil {
-		f.t.Fatal(err)
-	}
 	n.events = newEvents()
-	n.Node, err = node.New(node.Config{
-		Conn: f.dial(), Policy: f.Chain.Encode(), Member: n.Member.ID, Signer: n.Signer, Credential: f.Credential(n.Member, n.Signer.Public()),
-		WitnessName: vkey.Name(), WitnessKey: key, Dir: n.Dir,
-		Apps:    []node.App{{Digest: f.app, Command: f.command}},
-		Approve: node.ApprovePolicy, Isolation: "none", Log: f.log.With("daemon", "node "+string(n.Member.ID)), Now: time.Now, Observer: n.events.add,
-	})
-	if err != nil {
+	c := node.Config{
+		Conn: f.Dial(n.Name), Policy: f.Chain.Encode(), Member: n.Member.ID, Signer: n.Signer, Credential: f.Credential(n.Member, n.Signer.Public()), Dir: n.Dir,
+		Apps:    []node.App{{Digest: f.app, Command: f.command, NodeConfig: map[string]string{"node": n.Name}}},
+		Approve: node.ApprovePolicy, Isolation: "none", Log: f.log.With("daemon", "node "+n.Name), Now: time.Now, Observer: n.events.add,
+	}
+	if n.witness {
+		key, vkey, err := keyfile.ReadWitness(n.Member.witnessFile)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		c.WitnessName, c.WitnessKey = vkey.Name(), key
+	}
+	var err error
+	if n.Node, err = node.New(c); err != nil {
 		f.t.Fatal(err)
 	}
 	n.Daemon = run(n.Node.Run)

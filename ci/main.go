@@ -17,6 +17,13 @@ import (
 // an app, answers its instructions with app. Call it from TestMain.
 func Main(m *testing.M, app clientapp.Handler) {
 	sandbox.Init()
+	if len(os.Args) == 3 && os.Args[1] == linkArgument {
+		if err := linkMain(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if i := slices.Index(os.Args, "--clientappio-api-address"); i > 0 {
 		set := flag.NewFlagSet("app", flag.ExitOnError)
 		set.Bool("insecure", false, "")
