@@ -8,12 +8,10 @@ import (
 
 // labelLeaf starts every entry of a chunk tree, so that none is an entry of
 // another tree.
-const labelLeaf = "concordat/chunk-leaf/1"
-
 // LeafHash returns the leaf of a chunk in a contribution's or step's tree: the
 // RFC 9162 leaf hash of "concordat/chunk-leaf/1" || 00 || id.
 func LeafHash(id ID) merkle.Hash {
-	return merkle.LeafHash(append([]byte(labelLeaf+"\x00"), id[:]...))
+	return merkle.LeafHash(merkle.ChunkEntry(merkle.Hash(id)))
 }
 
 func leaves(ids []ID) []merkle.Hash {

@@ -16,6 +16,7 @@ import (
 // in log order whose evidence passes has an epoch, and its key is good from that
 // log index to the evidence of the next epoch (protocol F14).
 type enclaveAudit struct {
+	epochs     receipt.Epochs
 	byInstance map[attestation.ID]*enclave
 	byEpoch    map[uint64]*enclave
 	reports    []EvidenceReport // of every evidence statement
@@ -83,7 +84,7 @@ func (a *audit) takeEvidence(index uint64, u *receipt.Unverified) {
 	rep.Instance, rep.Name, rep.Epoch = c.Instance, c.Instance.String(), c.Epoch
 	s, p, err := a.appraise(index, u, c, &rep)
 	if err == nil {
-		err = a.admit(index, s, c, p)
+		err = a.admit(index, u, s, c, p)
 	}
 	var none missingError
 	switch {
@@ -201,29 +202,16 @@ func (a *audit) checkStart(index uint64, c *attestation.Claims) error {
 	return nil
 }
 
-// admit makes the instance the epoch's, or adds a statement to the instance that
-// is. Another instance for the epoch is void.
-func (a *audit) admit(index uint64, s *receipt.Statement, c *attestation.Claims, p *policy.Policy) error {
-	if e := a.enclaves.byEpoch[c.Epoch]; e != nil {
-		switch {
-		case e.claims.Instance != c.Instance:
-			return fmt.Errorf("instance %s has epoch %d since entry %d", e.claims.Instance, c.Epoch, e.from)
-		case e.claims.SignPub != c.SignPub || e.claims.Policy != c.Policy:
-			return errors.New("the instance claims another key or policy than before in its epoch")
-		case index >= e.until:
-			return fmt.Errorf("epoch %d ended at entry %d", c.Epoch, e.until)
-		}
+// admit makes the instance its epoch's, or adds a statement to the instance that is,
+// by the rule that nodes and enclaves follow too. Another instance is void.
+func (a *audit) admit(index uint64, u *receipt.Unverified, s *receipt.Statement, c *attestation.Claims, p *policy.Policy) error {
+	if _, err := a.enclaves.epochs.Evidence(u, a.trust.Federation, c.Simulated); err != nil {
+		return err
+	}
+	if e := a.enclaves.byInstance[c.Instance]; e != nil {
 		e.evidence[s.Digest()] = index
 		e.link(s)
 		return nil
-	}
-	if a.enclaves.byInstance[c.Instance] != nil {
-		return errors.New("the instance had another epoch before")
-	}
-	for epoch, e := range a.enclaves.byEpoch {
-		if epoch > c.Epoch {
-			return fmt.Errorf("epoch %d began at entry %d", epoch, e.from)
-		}
 	}
 	for _, e := range a.enclaves.byEpoch {
 		e.until = min(e.until, index)

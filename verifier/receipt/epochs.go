@@ -63,8 +63,8 @@ func (e *Epochs) Evidence(u *Unverified, federation Digest, simulated bool) (*at
 		return nil, fmt.Errorf("%w: epoch %d after epoch %d", ErrVoid, claims.Epoch, e.highest)
 	case !taken && claims.Epoch != e.highest+1:
 		return nil, fmt.Errorf("%w: epoch %d does not follow epoch %d", ErrVoid, claims.Epoch, e.highest)
-	case taken && e.keys[u.Issuer()].key != claims.SignPub:
-		return nil, fmt.Errorf("%w: instance %s shows a second key", ErrVoid, claims.Instance)
+	case taken && (e.keys[u.Issuer()].key != claims.SignPub || e.keys[u.Issuer()].Policy != claims.Policy):
+		return nil, fmt.Errorf("%w: instance %s claims another key or policy than before in its epoch", ErrVoid, claims.Instance)
 	}
 	if !taken {
 		if e.holders == nil {
