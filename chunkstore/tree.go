@@ -6,8 +6,6 @@ import (
 	"github.com/concordat/concordat/internal/merkle"
 )
 
-// labelLeaf starts every entry of a chunk tree, so that none is an entry of
-// another tree.
 // LeafHash returns the leaf of a chunk in a contribution's or step's tree: the
 // RFC 9162 leaf hash of "concordat/chunk-leaf/1" || 00 || id.
 func LeafHash(id ID) merkle.Hash {
