@@ -77,7 +77,7 @@ func (r *service) verify(ctx context.Context, c *conn, nonce []byte, a *concorda
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, "key: not a COSE_Key of the profile")
 	}
-	signed := cose.Hash("concordat/attach/1", nonce, f.id[:], []byte{byte(address.Role)}, []byte(address.ID), a.GetCredential())
+	signed := signedBytes(nonce, f.id, address, a.GetCredential())
 	if err := k.VerifyRaw(signed[:], a.GetSignature()); err != nil {
 		return nil, status.Error(codes.PermissionDenied, "signature does not verify")
 	}
@@ -92,6 +92,12 @@ func (r *service) verify(ctx context.Context, c *conn, nonce []byte, a *concorda
 		return nil, err
 	}
 	return p, nil
+}
+
+// signedBytes is what an attaching party signs: H of protocol part 2 over the
+// challenge and everything that it says of itself.
+func signedBytes(nonce []byte, federation cose.Digest, a mailbox.Address, credential []byte) cose.Digest {
+	return cose.Hash("concordat/attach/1", nonce, federation[:], []byte{byte(a.Role)}, []byte(a.ID), credential)
 }
 
 // verifyNode checks that a member vouches for the node's key, and that its witness

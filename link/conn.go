@@ -21,6 +21,26 @@ type conn struct {
 
 	mu       sync.Mutex
 	sessions []*session
+	pending  int // streams that have not attached yet
+}
+
+// maxPending bounds the streams of one connection that have not attached yet.
+const maxPending = 8
+
+func (c *conn) begin() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pending >= maxPending {
+		return status.Error(codes.ResourceExhausted, "too many streams that have not attached")
+	}
+	c.pending++
+	return nil
+}
+
+func (c *conn) begun() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pending--
 }
 
 // connCredentials makes every connection's AuthInfo a *conn of its own.

@@ -23,18 +23,19 @@ const (
 )
 
 // inbox reads a stream ahead, within bounds; beyond them gRPC's flow control holds
-// the sender back.
+// the sender back. Of somebody who has not attached yet it reads one message.
 type inbox struct {
 	mu    sync.Mutex
 	queue []*concordatv1.AttachRequest
 	bytes int
+	limit int           // of queue
 	err   error         // of the stream, after the last request
 	more  chan struct{} // has one element if the queue or err changed
 	space chan struct{} // has one element if the queue was emptied
 }
 
 func newInbox(stream attachStream) *inbox {
-	in := &inbox{more: make(chan struct{}, 1), space: make(chan struct{}, 1)}
+	in := &inbox{limit: 1, more: make(chan struct{}, 1), space: make(chan struct{}, 1)}
 	go in.read(stream) // ends with the stream, whose context ends when the handler returns
 	return in
 }
@@ -48,7 +49,7 @@ func (in *inbox) read(stream attachStream) {
 			in.bytes += proto.Size(m)
 		}
 		in.err = err
-		full := len(in.queue) >= maxAhead || in.bytes >= maxAheadBytes
+		full := in.full()
 		in.mu.Unlock()
 		signal(in.more)
 		if err != nil {
@@ -61,10 +62,22 @@ func (in *inbox) read(stream attachStream) {
 				return
 			}
 			in.mu.Lock()
-			full = len(in.queue) >= maxAhead || in.bytes >= maxAheadBytes
+			full = in.full()
 			in.mu.Unlock()
 		}
 	}
+}
+
+// full is called with the mutex held.
+func (in *inbox) full() bool { return len(in.queue) >= in.limit || in.bytes >= maxAheadBytes }
+
+// open lets the inbox read ahead: the party has attached. The first message was
+// taken.
+func (in *inbox) open() {
+	in.mu.Lock()
+	in.queue, in.bytes, in.limit = nil, 0, maxAhead
+	in.mu.Unlock()
+	signal(in.space)
 }
 
 func signal(c chan struct{}) {
@@ -101,8 +114,7 @@ func (in *inbox) first(timeout <-chan time.Time, drain <-chan struct{}) (*concor
 	for {
 		in.mu.Lock()
 		if len(in.queue) > 0 {
-			m := in.queue[0]
-			in.queue = in.queue[1:]
+			m := in.queue[0] // the only one; it counts until open
 			in.mu.Unlock()
 			return m, nil
 		}

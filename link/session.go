@@ -40,6 +40,9 @@ func (r *service) Attach(stream attachStream) error {
 	if err != nil {
 		return err
 	}
+	if err := c.begin(); err != nil {
+		return err
+	}
 	in := newInbox(stream)
 	p, err := r.challenge(stream, c, func() (*concordatv1.AttachRequest, error) {
 		t := time.NewTimer(attachDeadline)
@@ -50,9 +53,11 @@ func (r *service) Attach(stream attachStream) error {
 		}
 		return m, err
 	})
+	c.begun()
 	if err != nil {
 		return err
 	}
+	in.open()
 	rate := r.limits.NodeRate
 	if p.address.Role == mailbox.Enclave {
 		rate = r.limits.EnclaveRate

@@ -85,6 +85,11 @@ type stage struct {
 
 func newStage(t testing.TB, members, need int) *stage {
 	t.Helper()
+	return newStageAt(t, members, need, 0)
+}
+
+func newStageAt(t testing.TB, members, need int, interval time.Duration) *stage {
+	t.Helper()
 	key := signerOf(t, 0)
 	s := &stage{store: newMemory(), published: make(chan []byte, 10000)}
 	logKey, err := VerifierKey(origin, key.Public())
@@ -94,7 +99,7 @@ func newStage(t testing.TB, members, need int) *stage {
 	s.cfg = Config{
 		Federation: federation, Dir: t.TempDir(), Origin: origin, Key: key, Need: need, Store: s.store,
 		Published: func(n []byte) { s.published <- n },
-		Logger:    slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Logger:    slog.New(slog.NewTextHandler(t.Output(), nil)), CheckpointInterval: interval,
 	}
 	for i := range members {
 		w, err := tlog.NewWitness(tlog.WitnessConfig{
@@ -473,25 +478,30 @@ func TestEntriesFillOneMessage(t *testing.T) {
 const bundleWidth = 256
 
 // BenchmarkPublish measures from Append to the cosigned checkpoint, with three
-// witnesses in the process, of which two are needed.
+// witnesses in the process, of which two are needed: entries that come one after
+// the other, and (pause) entries that come when the log has been idle.
 func BenchmarkPublish(b *testing.B) {
-	s := newStage(b, 3, 2)
-	for i := range 3 {
-		s.attach(b, i, 0)
+	for name, interval := range map[string]time.Duration{"steady": 100 * time.Millisecond, "pause": time.Nanosecond} {
+		b.Run(name, func(b *testing.B) {
+			s := newStageAt(b, 3, 2, interval)
+			for i := range 3 {
+				s.attach(b, i, 0)
+			}
+			var appended time.Duration
+			i := 0
+			for b.Loop() {
+				start := time.Now()
+				n, err := s.Append(context.Background(), fmt.Append(nil, "entry ", i))
+				if err != nil {
+					b.Fatal(err)
+				}
+				appended += time.Since(start)
+				s.await(b, n+1, 2)
+				i++
+			}
+			b.ReportMetric(float64(appended.Microseconds())/1000/float64(i), "ms/append")
+		})
 	}
-	var appended time.Duration
-	i := 0
-	for b.Loop() {
-		start := time.Now()
-		n, err := s.Append(context.Background(), fmt.Append(nil, "entry ", i))
-		if err != nil {
-			b.Fatal(err)
-		}
-		appended += time.Since(start)
-		s.await(b, n+1, 2)
-		i++
-	}
-	b.ReportMetric(float64(appended.Milliseconds())/float64(i), "ms/append")
 }
 
 // BenchmarkAppend measures entries per second from 256 writers at once.
