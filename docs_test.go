@@ -216,7 +216,7 @@ func TestCommandLines(t *testing.T) {
 	tried := 0
 	for _, p := range pages(t) {
 		for line, c := range p.commands() {
-			words := strings.Fields(c)
+			words := split(c)
 			i := slices.IndexFunc(programs, func(x program) bool { return words[0] == x.name || words[0] == "bin/"+x.name })
 			if i < 0 {
 				continue
@@ -236,6 +236,31 @@ func TestCommandLines(t *testing.T) {
 	if err := programs[0].parses([]string{"policy", "sign", "--no-such-flag"}); err == nil {
 		t.Error("a flag that does not exist was accepted")
 	}
+}
+
+// split cuts a shell line into words: at spaces outside of quotes, without the quotes.
+func split(line string) (words []string) {
+	var word strings.Builder
+	var quote rune
+	open := false // a word has begun
+	for _, r := range line + " " {
+		switch {
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote == 0 && (r == '"' || r == '\''):
+			quote, open = r, true
+		case quote == 0 && r == ' ':
+			if open {
+				words = append(words, word.String())
+				word.Reset()
+			}
+			open = false
+		default:
+			word.WriteRune(r)
+			open = true
+		}
+	}
+	return words
 }
 
 var (
