@@ -157,6 +157,12 @@ func TestJoinRefusedByNode(t *testing.T) {
 	other, _ := w.appraise(t, y.challenge, y.offerRaw)
 	_, _, err = x.challenge.Join(passed, other, p.key, p.credential, nodeHeads)
 	mustRefuse(t, "an offer that was not appraised", err, ErrBinding)
+	claims := passed.Claims() // the same nonces, and other claims about the enclave
+	claims.Epoch++
+	changed := *o
+	changed.Claims = claims.Encode()
+	_, _, err = x.challenge.Join(passed, &changed, p.key, p.credential, nodeHeads)
+	mustRefuse(t, "an offer of other claims than were appraised", err, ErrBinding)
 	huge := Heads{Checkpoint: make([]byte, MaxJoin)}
 	if _, _, err = x.challenge.Join(passed, o, p.key, p.credential, huge); err == nil {
 		t.Error("a join over the limit was made")
