@@ -346,17 +346,26 @@ func (c *StepChain) MayOpen(outputsRoot Digest) error {
 }
 
 // MayContribute says whether a contribution that answers step seq with this
-// digest may be made, and accepted: only the newest step, once it is final.
+// digest may be made, and accepted: only the newest step, once it is final. Where an
+// enclave was lost before it released the newest step, its successor does that step
+// again, from answers to the last that was released.
 func (c *StepChain) MayContribute(seq uint64, step Digest) error {
+	open := c.final
 	switch {
 	case c.ended:
 		return refuse("run has ended")
-	case c.step == nil || !c.released:
+	case open.seq == 0 || !c.released && !c.orphaned():
 		return refuse("no step is released that could be answered")
-	case c.step.Opens == OpensNone:
-		return refuse("step %d opens nothing", c.step.Seq)
-	case seq != c.step.Seq || step != c.last.Digest():
-		return refuse("answers step %d (%s), want step %d (%s)", seq, step.Short(), c.step.Seq, c.last.Digest().Short())
+	case open.opens == OpensNone:
+		return refuse("step %d opens nothing", open.seq)
+	case seq != open.seq || step != open.statement.Digest():
+		return refuse("answers step %d (%s), want step %d (%s)", seq, step.Short(), open.seq, open.statement.Digest().Short())
 	}
 	return nil
+}
+
+// orphaned reports whether the newest step is of an instance that was succeeded.
+func (c *StepChain) orphaned() bool {
+	instance, _ := c.last.Instance()
+	return instance != c.current.Instance
 }
