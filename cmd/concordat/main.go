@@ -12,9 +12,13 @@ import (
 	"os"
 
 	"github.com/concordat/concordat/internal/daemon"
+	"github.com/concordat/concordat/internal/sandbox"
 )
 
-func main() { os.Exit(run()) }
+func main() {
+	sandbox.Init() // a node executes this program again to confine an app
+	os.Exit(run())
+}
 
 // run executes the command line and returns the exit status.
 func run() int {

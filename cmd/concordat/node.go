@@ -1,151 +1,205 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
-	"io"
+	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/internal/daemon"
+	"github.com/concordat/concordat/internal/daemon/config"
+	"github.com/concordat/concordat/internal/daemon/dial"
 	"github.com/concordat/concordat/internal/daemon/keyfile"
+	"github.com/concordat/concordat/internal/daemon/metrics"
+	"github.com/concordat/concordat/node"
 	"github.com/concordat/concordat/policy"
-	"github.com/concordat/concordat/policy/source"
-	"github.com/concordat/concordat/verifier"
 )
 
+// nodeSettings are a node's configuration file. Flags count more than the file.
+type nodeSettings struct {
+	Link       string           `yaml:"link"`
+	Proxy      string           `yaml:"proxy"` // "http://[user:password@]host:port" that is asked to CONNECT
+	Key        string           `yaml:"key"`
+	Policy     string           `yaml:"policy"`
+	Data       string           `yaml:"data"`
+	Member     policy.MemberID  `yaml:"member"`      // empty: the credential says it
+	Credential string           `yaml:"credential"`  // empty: node.credential beside the key
+	WitnessKey string           `yaml:"witness_key"` // empty: witness.key beside the key, if it is there
+	Control    string           `yaml:"control"`     // unix:///path; empty: control.sock in the data directory
+	Apps       []node.App       `yaml:"apps"`
+	Approve    string           `yaml:"approve"`   // "each_run" (empty) or "policy"
+	Isolation  string           `yaml:"isolation"` // "sandbox" (empty) or "none"
+	Metrics    string           `yaml:"metrics"`   // TCP address for GET /metrics; empty: none
+	Log        daemon.LogConfig `yaml:"log"`
+}
+
 func newNodeCommand() *cobra.Command {
+	var (
+		flags       nodeSettings
+		member      string
+		file        string
+		printConfig bool
+	)
 	cmd := &cobra.Command{
-		Use:   "node",
-		Short: "Set up a data owner's node",
-		Long: `A node belongs to one member. It makes its own keys, which never leave it; its member certifies the public
-half, and nobody else can.`,
+		Use:   "node --link ADDR --key FILE --policy FILE --data DIR",
+		Short: "Run a data owner's node, or set one up",
+		Long: `Node runs the daemon at a data owner. It only dials out, to the link: it challenges the federation's
+enclave, joins none that the policy does not accept, runs the approved app on its own data, and contributes
+sealed updates. Its member's users reach it over a Unix socket ("concordat run").
+
+A node belongs to one member. It makes its own keys, which never leave it ("concordat node enroll"); its
+member certifies the public half ("concordat member certify"), and nobody else can.`,
+		Example: `  concordat node --link link.example:7443 --key /etc/concordat/node.key --policy federation.policy --data /var/lib/concordat
+  concordat node --config node.yaml --print-config`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			flags.Member = policy.MemberID(member)
+			s, err := nodeSettingsOf(cmd, file, flags)
+			if err != nil {
+				return err
+			}
+			if printConfig {
+				return config.Print(cmd.OutOrStdout(), s)
+			}
+			return runNode(cmd.Context(), cmd, s)
+		},
 	}
+	f := cmd.Flags()
+	f.StringVar(&flags.Link, "link", "", `address of the link: "host:port" or "host:port#sha256:<hex>"`)
+	f.StringVar(&flags.Key, "key", "", "the node's key")
+	f.StringVar(&flags.Policy, "policy", "", "the federation's signed chain")
+	f.StringVar(&flags.Data, "data", "", "directory of everything that the node keeps; one process at a time")
+	f.StringVar(&file, "config", "", "YAML file; flags count more")
+	f.StringVar(&flags.Credential, "credential", "", "the member's credential for the node (default node.credential beside the key)")
+	f.StringVar(&flags.WitnessKey, "witness-key", "", "key with which the node cosigns the log (default witness.key beside the key, if it is there)")
+	f.StringVar(&member, "member", "", "the node's member (default as the credential says)")
+	f.StringVar(&flags.Control, "control", "", "unix:///path of the socket for the member's users (default control.sock in the data directory)")
+	f.BoolVar(&printConfig, "print-config", false, "print the configuration in force, as YAML, and end")
 	cmd.AddCommand(newNodeEnrollCommand(), newNodeTrustCommand())
 	return cmd
 }
 
-func newNodeEnrollCommand() *cobra.Command {
-	var (
-		member, out string
-		witness     bool
-	)
-	cmd := &cobra.Command{
-		Use:   "enroll --member ID --out DIR",
-		Short: "Make a node's keys and ask its member for a credential",
-		Long: `Enroll makes node.key, the key under which the enclave knows the node, and witness.key, with which the
-node cosigns the federation's log for its member; and enroll.json with their public halves, which
-"concordat member certify" answers. Keys are never overwritten. A member has one witness: make its second
-node with --witness=false.`,
-		Example: "  concordat node enroll --member hospital-a --out /var/lib/concordat",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			r := enrollment{Format: enrollmentFormat, Member: policy.MemberID(member)}
-			if err := r.Member.Check(); err != nil {
-				return usagef("--member %w", err)
-			}
-			node, wit, req := filepath.Join(out, "node.key"), filepath.Join(out, "witness.key"), filepath.Join(out, "enroll.json")
-			files := []string{node, req}
-			if witness {
-				files = []string{node, wit, req}
-			}
-			if err := absent(files...); err != nil {
-				return err
-			}
-			if err := os.MkdirAll(out, 0o700); err != nil {
-				return err
-			}
-			k, err := newKey(node)
-			if err != nil {
-				return err
-			}
-			r.NodeKey = source.FormatKey(k)
-			if witness {
-				wk, err := keyfile.CreateWitness(wit, member+"/witness")
-				if err != nil {
-					return err
-				}
-				r.Witness = wk.String()
-			}
-			if err := createFile(req, r.encode()); err != nil {
-				return err
-			}
-			v := struct {
-				Member  policy.MemberID `json:"member"`
-				NodeID  cose.Digest     `json:"node_id"`
-				NodeKey string          `json:"node_key"`
-				Witness string          `json:"witness,omitempty"`
-				Files   []string        `json:"files"`
-			}{r.Member, k.ID(), r.NodeKey, r.Witness, files}
-			return emit(cmd, v, func(w io.Writer) {
-				fmt.Fprintf(w, "node id     %s\n", v.NodeID)
-				if witness {
-					fmt.Fprintf(w, "witness     %s\n", v.Witness)
-				}
-				fmt.Fprintf(w, "wrote %s\nnext: have %s answered with \"concordat member certify\"", join(files), req)
-				if witness {
-					fmt.Fprintf(w, ", and the witness key put into the policy (\"concordat member key --witness\")")
-				}
-				fmt.Fprintln(w)
-			})
-		},
+// nodeSettingsOf reads the file, puts the flags over it and fills in the defaults.
+func nodeSettingsOf(cmd *cobra.Command, file string, flags nodeSettings) (nodeSettings, error) {
+	var s nodeSettings
+	if file != "" {
+		if err := config.Load(file, &s); err != nil {
+			return s, err
+		}
 	}
-	f := cmd.Flags()
-	f.StringVar(&member, "member", "", "the node's member, as the policy spells it")
-	f.StringVarP(&out, "out", "o", "", "directory for the keys")
-	f.BoolVar(&witness, "witness", true, "also make the key of the member's witness")
-	must(cmd.MarkFlagRequired("member"))
-	must(cmd.MarkFlagRequired("out"))
-	return cmd
+	for name, set := range map[string]func(){
+		"link": func() { s.Link = flags.Link }, "key": func() { s.Key = flags.Key },
+		"policy": func() { s.Policy = flags.Policy }, "data": func() { s.Data = flags.Data },
+		"credential": func() { s.Credential = flags.Credential }, "witness-key": func() { s.WitnessKey = flags.WitnessKey },
+		"member": func() { s.Member = flags.Member }, "control": func() { s.Control = flags.Control },
+	} {
+		if cmd.Flags().Changed(name) {
+			set()
+		}
+	}
+	for name, v := range map[string]string{"link": s.Link, "key": s.Key, "policy": s.Policy, "data": s.Data} {
+		if v == "" {
+			return s, usagef("no --%s, and no %s in the config", name, name)
+		}
+	}
+	beside := func(name string) string { return filepath.Join(filepath.Dir(s.Key), name) }
+	if s.Credential == "" {
+		s.Credential = beside("node.credential")
+	}
+	if s.WitnessKey == "" {
+		if _, err := os.Stat(beside("witness.key")); err == nil {
+			s.WitnessKey = beside("witness.key")
+		}
+	}
+	if s.Control == "" {
+		path, err := filepath.Abs(filepath.Join(s.Data, "control.sock"))
+		if err != nil {
+			return s, err
+		}
+		s.Control = unixPrefix + path
+	}
+	for i, a := range s.Apps {
+		if len(a.Command) == 0 || !filepath.IsAbs(a.Command[0]) {
+			return s, fmt.Errorf("%s: apps[%d].command: the first word is the executable's absolute path", file, i)
+		}
+	}
+	return s, nil
 }
 
-func newNodeTrustCommand() *cobra.Command {
-	var chain, member, out string
-	cmd := &cobra.Command{
-		Use:   "trust --policy CHAIN --member ID",
-		Short: "Write the trust file with which an officer verifies bundles",
-		Long: `Trust writes what "concordat verify" believes before it reads a bundle: the federation, the officer's own
-company and its witness, and whether the federation is simulated. Make it from your own node's policy and
-never take it from whoever sent the bundle; compare its fingerprint with the one that verify prints.`,
-		Example: "  concordat node trust --policy federation.policy --member hospital-a --out trust.json",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadChain(chain)
-			if err != nil {
-				return err
-			}
-			m := c.Head().Member(policy.MemberID(member))
-			if m == nil {
-				return fmt.Errorf("%s: %q is not a member of the federation", chain, member)
-			}
-			t := verifier.Trust{Federation: c.Federation(), Member: m.ID, Witness: m.WitnessKey, Simulated: c.Head().Simulated, TSA: []string{}}
-			b := t.Encode()
-			if _, err := verifier.ParseTrust(b); err != nil {
-				return err
-			}
-			if err := createFile(out, b); err != nil {
-				return err
-			}
-			v := struct {
-				File        string      `json:"file"`
-				Fingerprint cose.Digest `json:"fingerprint"`
-				Federation  cose.Digest `json:"federation"`
-				Simulated   bool        `json:"simulated"`
-			}{out, t.Fingerprint(), t.Federation, t.Simulated}
-			return emit(cmd, v, func(w io.Writer) {
-				fmt.Fprintf(w, "federation  %s\nfingerprint %s\nwrote %s\n", v.Federation, v.Fingerprint, out)
-				if v.Simulated {
-					fmt.Fprintln(w, "warning: the federation is simulated: what it proves is worth nothing")
-				}
-			})
-		},
+// runNode runs the daemon until its context ends.
+func runNode(ctx context.Context, cmd *cobra.Command, s nodeSettings) error {
+	log, err := daemon.Logger(cmd.ErrOrStderr(), s.Log)
+	if err != nil {
+		return usage(err)
 	}
-	f := cmd.Flags()
-	f.StringVar(&chain, "policy", "", "the federation's signed chain")
-	f.StringVar(&member, "member", "", "your own company, as the policy spells it")
-	f.StringVarP(&out, "out", "o", "trust.json", "file to write")
-	must(cmd.MarkFlagRequired("policy"))
-	must(cmd.MarkFlagRequired("member"))
-	return cmd
+	cfg, err := s.config()
+	if err != nil {
+		return err
+	}
+	conn, err := dial.Dial(s.Link, dial.Options{Proxy: s.Proxy})
+	if err != nil {
+		return usage(err)
+	}
+	defer conn.Close()
+	cfg.Conn, cfg.Log, cfg.Now = conn, log, time.Now
+	var parts []daemon.Part
+	if s.Metrics != "" {
+		l, err := net.Listen("tcp", s.Metrics)
+		if err != nil {
+			return fmt.Errorf("metrics: %w", err)
+		}
+		registry := metrics.Registry()
+		cfg.Observer = newNodeMetrics(registry).observe
+		parts = append(parts, daemon.Part{Name: "metrics", Run: func(ctx context.Context) error { return metrics.Serve(ctx, l, registry) }})
+	}
+	if err := os.MkdirAll(s.Data, 0o700); err != nil {
+		return err
+	}
+	var release func()
+	if cfg.Control, release, err = listenControl(s.Control); err != nil {
+		return err
+	}
+	defer release()
+	n, err := node.New(cfg)
+	if err != nil {
+		return errors.Join(err, cfg.Control.Close())
+	}
+	return daemon.Run(ctx, append(parts, daemon.Part{Name: "node", Run: n.Run})...)
+}
+
+// config reads the files that s names.
+func (s nodeSettings) config() (node.Config, error) {
+	c := node.Config{Dir: s.Data, Apps: s.Apps, Approve: s.Approve, Isolation: s.Isolation, Member: s.Member}
+	chain, err := loadChain(s.Policy)
+	if err != nil {
+		return c, err
+	}
+	c.Policy = chain.Encode()
+	if c.Signer, err = keyfile.ReadSigner(s.Key); err != nil {
+		return c, err
+	}
+	if c.Credential, err = readFile(s.Credential, keyfile.MaxSize); errors.Is(err, fs.ErrNotExist) {
+		return c, hinted(exitIncomplete, err, "have the node certified: \"concordat node enroll\", then \"concordat member certify\"")
+	} else if err != nil {
+		return c, err
+	}
+	if s.WitnessKey != "" {
+		priv, key, err := keyfile.ReadWitness(s.WitnessKey)
+		if err != nil {
+			return c, err
+		}
+		c.WitnessName, c.WitnessKey = key.Name(), priv
+	}
+	if c.Member == "" {
+		if _, c.Member, err = chain.Head().VerifyCredential(c.Credential, time.Now()); err != nil {
+			return c, fmt.Errorf("%s: %w", s.Credential, err)
+		}
+	}
+	return c, nil
 }

@@ -1,0 +1,397 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/internal/daemon"
+	"github.com/concordat/concordat/internal/daemon/config"
+	"github.com/concordat/concordat/internal/sandbox"
+	"github.com/concordat/concordat/node"
+	"github.com/concordat/concordat/policy"
+	"github.com/concordat/concordat/policy/source"
+)
+
+// hospital is a member of the demo's federation with its one node.
+type hospital struct {
+	id      policy.MemberID
+	dir     string // of everything that is the member's
+	data    string // its rows
+	rows    int
+	control string // address of the node's socket
+	node    *process
+}
+
+// at returns a path in the member's directory.
+func (h *hospital) at(name string) string { return filepath.Join(h.dir, name) }
+
+const (
+	logOrigin = "demo.invalid/hospitals" // RFC 2606: names nobody
+	appName   = "breast-cancer"
+	// A step that misses somebody goes on without them after this long; case c of the
+	// refusals waits for it.
+	demoStepDeadline = 8
+	demoAckDeadline  = 5
+)
+
+// setUp makes keys, policy and machine as the parties would, each with the public
+// command for it, and starts the processes.
+func (d *demo) setUp() error {
+	hardware := map[string]string{"snp": "AMD SEV-SNP", "tdx": "Intel TDX"}[d.platform]
+	if d.gpu {
+		hardware += " with an NVIDIA GPU"
+	}
+	d.out.line("%s", d.out.paint(bold, fmt.Sprintf("%d hospitals train one classifier, and none shows its rows to anybody.", d.nodes)))
+	d.out.line("Enclave: %s, simulated, so that nothing here proves anything about hardware.", hardware)
+	d.out.heading("Setting up")
+	machine := make(chan error, 1)
+	d.machine = filepath.Join(d.state, "machine.json")
+	go func() { machine <- d.makeMachine() }() // two RSA keys of 4096 bits: seconds
+	for _, step := range []func() error{d.dealRows, d.confinement, d.makeKeys} {
+		if err := step(); err != nil {
+			return errors.Join(err, <-machine)
+		}
+	}
+	if err := <-machine; err != nil {
+		return err
+	}
+	for _, step := range []func() error{d.agree, d.startLink, d.startFederation} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeMachine makes the genuine machine.
+func (d *demo) makeMachine() error {
+	args := []string{d.sim, "machine", "--out", d.machine, "--platform", d.platform}
+	if d.gpu {
+		args = append(args, "--gpus", "1")
+	}
+	_, err := output(d.ctx, args...)
+	return err
+}
+
+// dealRows gives each member its part of the data set, in a file of its own.
+func (d *demo) dealRows() error {
+	out, err := output(d.ctx, d.app, "partition", "--out", filepath.Join(d.state, "data"))
+	if err != nil {
+		return err
+	}
+	var parts []struct{ Name, File string }
+	if err := json.Unmarshal(out, &parts); err != nil {
+		return fmt.Errorf("partition: %w", err)
+	}
+	for i := range d.nodes {
+		h := &hospital{id: policy.MemberID(fmt.Sprintf("hospital-%c", 'a'+i))}
+		h.dir = filepath.Join(d.state, string(h.id))
+		h.data = h.at("rows.csv")
+		if err := os.MkdirAll(h.dir, 0o700); err != nil {
+			return err
+		}
+		// With more members than parts, members share a part, row by row in turn.
+		k := i % len(parts)
+		sharers := (d.nodes - k + len(parts) - 1) / len(parts)
+		b, err := os.ReadFile(parts[k].File)
+		if err != nil {
+			return err
+		}
+		if b, h.rows, err = everyNth(b, i/len(parts), sharers); err != nil {
+			return fmt.Errorf("%s: %w", parts[k].File, err)
+		}
+		if err := os.WriteFile(h.data, b, 0o600); err != nil {
+			return err
+		}
+		d.members = append(d.members, h)
+	}
+	return nil
+}
+
+// everyNth returns the part of a data file that holds row first and every n-th after
+// it, with a first line that states how many.
+func everyNth(csv []byte, first, n int) ([]byte, int, error) {
+	lines := bytes.Split(bytes.TrimRight(csv, "\n"), []byte("\n"))
+	_, names, ok := bytes.Cut(lines[0], []byte(","))
+	if !ok {
+		return nil, 0, errors.New("no first line")
+	}
+	var rows [][]byte
+	for i := 1 + first; i < len(lines); i += n {
+		rows = append(rows, lines[i])
+	}
+	head := fmt.Appendf(nil, "%d,%s", len(rows), names)
+	return append(bytes.Join(append([][]byte{head}, rows...), []byte("\n")), '\n'), len(rows), nil
+}
+
+// confinement finds out whether this machine lets apps be confined.
+func (d *demo) confinement() error {
+	home, err := os.MkdirTemp("", "concordat-demo-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(home)
+	d.isolation = string(sandbox.Sandbox)
+	p, err := sandbox.Start(d.ctx, sandbox.Config{
+		Command: []string{d.app, "partition", "--out", filepath.Join(home, "probe")}, Dir: home,
+		ReadOnly: append(sandbox.System(), filepath.Dir(d.app)), Isolation: sandbox.Sandbox,
+	})
+	var refused *sandbox.Refused
+	if errors.As(err, &refused) {
+		d.isolation = string(sandbox.None)
+		d.out.row("apps", "run unconfined: this machine refuses %s (%v)", refused.Confinement, refused.Err)
+	} else if err != nil {
+		return err
+	} else if exit := p.Wait(); !exit.OK() {
+		return fmt.Errorf("a confined app does not run: %s", exit)
+	}
+	d.result.Isolation = d.isolation
+	return nil
+}
+
+// makeKeys has every member and node make its keys.
+func (d *demo) makeKeys() error {
+	for _, h := range d.members {
+		var enrolled struct{ Witness string }
+		if err := d.command(&enrolled, "node", "enroll", "--member", string(h.id), "--out", h.at("node")); err != nil {
+			return err
+		}
+		if err := d.command(nil, "member", "key", "--id", string(h.id), "--out", h.at("member"), "--witness", enrolled.Witness); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// agree writes the policy, has every member sign it, and certifies the nodes.
+func (d *demo) agree() error {
+	p, err := d.draft()
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(d.state, "policy.yaml")
+	if err := createFile(file, source.Render(p)); err != nil {
+		return err
+	}
+	if err := d.command(nil, "policy", "check", file); err != nil {
+		return err
+	}
+	d.chain = filepath.Join(d.state, "federation.policy")
+	adopt := []string{"policy", "adopt", file, "--chain", d.chain}
+	for _, h := range d.members {
+		if err := d.command(nil, "policy", "sign", file, "--key", h.at("member/policy.key"), "--out", h.at("approval")); err != nil {
+			return err
+		}
+		adopt = append(adopt, "--approval", h.at("approval"))
+	}
+	var adopted struct{ Approvers []string }
+	if err := d.command(&adopted, adopt...); err != nil {
+		return err
+	}
+	for _, h := range d.members {
+		if err := d.command(nil, "member", "certify", "--request", h.at("node/enroll.json"), "--key", h.at("member/issuer.key"),
+			"--policy", d.chain, "--out", h.at("node/node.credential")); err != nil {
+			return err
+		}
+	}
+	c, err := loadChain(d.chain)
+	if err != nil {
+		return err
+	}
+	d.result.Federation = c.Federation()
+	d.out.row("policy", "version 1, signed by %s", strings.Join(adopted.Approvers, ", "))
+	d.out.row("federation", "%s: the digest of that policy", c.Federation().Short())
+	return nil
+}
+
+// draft returns the policy that the members are to sign: what "policy new" suggests,
+// for this machine and this app, with deadlines for a demo.
+func (d *demo) draft() (*policy.Policy, error) {
+	out, err := output(d.ctx, d.sim, "describe", "--machine", d.machine)
+	if err != nil {
+		return nil, err
+	}
+	var machine struct {
+		Roots     []cose.Digest
+		Platforms policy.Platforms
+	}
+	if err := json.Unmarshal(out, &machine); err != nil {
+		return nil, fmt.Errorf("describe: %w", err)
+	}
+	var log struct{ Key string }
+	if err := d.command(&log, "link", "key", "--data", filepath.Join(d.state, "link"), "--origin", logOrigin); err != nil {
+		return nil, err
+	}
+	p := &policy.Policy{Name: "Demo: hospitals", Log: policy.Log{Origin: logOrigin, Key: log.Key}}
+	var members []string
+	for _, h := range d.members {
+		members = append(members, h.at("member/member.yaml"))
+	}
+	if err := draft(p, members, nil, nil); err != nil {
+		return nil, err
+	}
+	p.Simulated, p.SimulatedRoots, p.Platforms = true, machine.Roots, machine.Platforms
+	if p.Platforms.SNP != nil {
+		p.Platforms.SNP.HostData = true
+	}
+	if p.Platforms.TDX != nil {
+		p.Platforms.TDX.MRConfigID = true
+	}
+	app, err := fileDigest(d.app)
+	if err != nil {
+		return nil, err
+	}
+	p.Apps = []policy.App{{Digest: app, Name: appName, Exposure: policy.ExposureAggregate, Strategies: []string{"fedavg"}, MaxRounds: max(100, d.rounds)}}
+	r := &p.Release
+	// A member may be missing from a step, so that case c is the nodes' to refuse and
+	// not the policy's; then the largest hospital has 60 % of the rows that are left.
+	r.MinContributors, r.Collusion, r.MaxWeightShare, r.Dropouts = uint64(d.nodes-1), 0, 700, policy.DropoutsAllow
+	r.StepDeadline, r.AckDeadline = demoStepDeadline, demoAckDeadline
+	p.Nodes.MetricKeys = []string{"accuracy", "loss", "num-examples"}
+	p.Log.Witnesses = p.Approvals
+	p.Evidence.MaxRoundsPerEpoch = max(1000, 3*d.rounds)
+	return p, nil
+}
+
+// fileDigest returns the SHA-256 of a file.
+func fileDigest(path string) (cose.Digest, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return cose.Digest{}, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return cose.Digest{}, err
+	}
+	return cose.Digest(h.Sum(nil)), nil
+}
+
+// startLink starts the link and learns its address.
+func (d *demo) startLink() error {
+	data := filepath.Join(d.state, "link")
+	file := filepath.Join(d.state, "link.yaml")
+	if err := os.WriteFile(file, []byte("log:\n  format: json\n"), 0o600); err != nil {
+		return err
+	}
+	p, err := d.procs.start("link", d.self, "link", "--data", data, "--listen", "127.0.0.1:0", "--policy", d.chain, "--config", file)
+	if err != nil {
+		return err
+	}
+	if err := d.awaitLine(p, "to be ready", func(l logLine) bool { return l.Msg == "link is ready" }); err != nil {
+		return err
+	}
+	b, err := os.ReadFile(filepath.Join(data, "address"))
+	if err != nil {
+		return err
+	}
+	d.link = strings.TrimSpace(string(b))
+	host, _, _ := strings.Cut(d.link, "#")
+	d.out.row("link", "%s, over TLS; nobody trusts it", host)
+	return nil
+}
+
+// startFederation starts the enclave and the nodes, and waits until they have joined.
+func (d *demo) startFederation() (err error) {
+	if d.enclave, err = d.startEnclave("enclave", d.machine); err != nil {
+		return err
+	}
+	for _, h := range d.members {
+		if err := d.configure(h); err != nil {
+			return err
+		}
+		if err := d.startNode(h); err != nil {
+			return err
+		}
+	}
+	if err := d.awaitJoined(0, d.members...); err != nil {
+		return err
+	}
+	d.out.row("enclave", "appraised by every node before it joined: vendor chain, revocation, TCB, measurement, GPU, log")
+	for _, h := range d.members {
+		d.out.row(string(h.id), "%d rows that never leave it", h.rows)
+	}
+	return nil
+}
+
+// startEnclave starts an enclave on a machine.
+func (d *demo) startEnclave(name, machine string, more ...string) (*process, error) {
+	return d.procs.start(name, append([]string{d.sim, "--link", d.link, "--policy", d.chain, "--machine", machine}, more...)...)
+}
+
+// configure writes the file that a hospital's engineer would write.
+func (d *demo) configure(h *hospital) error {
+	app, err := fileDigest(d.app)
+	if err != nil {
+		return err
+	}
+	sockets, err := os.MkdirTemp("", "concordat-demo-") // the path of a socket is short; --out may not be
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(d.ctx, func() { os.RemoveAll(sockets) })
+	h.control = unixPrefix + filepath.Join(sockets, "control")
+	s := nodeSettings{
+		Link: d.link, Key: h.at("node/node.key"), Policy: d.chain, Data: h.at("node/data"), Control: h.control,
+		Apps: []node.App{{Digest: app, Command: []string{d.app, "--once"}, ReadOnly: []string{h.data}, NodeConfig: map[string]string{"data": h.data}}},
+		// The demo's owners approve in advance what the policy allows; a node's default
+		// asks for each run.
+		Approve: node.ApprovePolicy, Isolation: d.isolation, Log: daemon.LogConfig{Format: "json", Level: "debug"},
+	}
+	var b bytes.Buffer
+	if err := config.Print(&b, s); err != nil {
+		return err
+	}
+	return os.WriteFile(h.at("node.yaml"), b.Bytes(), 0o600)
+}
+
+// startNode starts a hospital's node and follows what it tells its users.
+func (d *demo) startNode(h *hospital) (err error) {
+	if h.node, err = d.procs.start(string(h.id), d.self, "node", "--config", h.at("node.yaml")); err != nil {
+		return err
+	}
+	if err := d.awaitLine(h.node, "to start", func(l logLine) bool { return l.Msg == "node started" }); err != nil {
+		return err
+	}
+	return d.watch(h)
+}
+
+// awaitLine waits for a line of a child's log.
+func (d *demo) awaitLine(p *process, what string, want func(logLine) bool) error {
+	return d.await(p.name+" "+what, func(ctx context.Context) error { return p.lines.await(ctx, 0, want) })
+}
+
+// maxWait is how long the demo waits for anything before it gives up; whatever it
+// waits for takes seconds.
+const maxWait = 60 * time.Second
+
+func (d *demo) await(what string, wait func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(d.ctx, maxWait, fmt.Errorf("waited %s for %s", maxWait, what))
+	defer cancel()
+	return wait(ctx)
+}
+
+// awaitJoined waits until each of the nodes has joined an enclave since the place in
+// the events.
+func (d *demo) awaitJoined(since int, members ...*hospital) error {
+	left := slices.Clone(members)
+	return d.await("all nodes to join the enclave", func(ctx context.Context) error {
+		return d.events.await(ctx, since, func(e nodeEvent) bool {
+			if e.GetEvent() == "joined" {
+				left = slices.DeleteFunc(left, func(h *hospital) bool { return h == e.node })
+			}
+			return len(left) == 0
+		})
+	})
+}
