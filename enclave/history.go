@@ -28,6 +28,7 @@ type history struct {
 	epochs   receipt.Epochs
 	runs     map[Digest]*loggedRun
 	requests map[Digest]bool // run requests that were used
+	denials  policy.Denials  // of any member, as far as the log has them
 }
 
 // loggedRun is a run as the log tells it.
@@ -159,6 +160,10 @@ func (e *Enclave) advance(note []byte, cp *tlog.Checkpoint, then func(error)) {
 // federation, or that nobody with a right to it signed, change nothing: the link
 // may log what it likes.
 func (e *Enclave) logged(x entry) {
+	if d, err := e.history.denials.Add(e.policy, x.raw); err == nil {
+		e.denial(d)
+		return
+	}
 	u, err := receipt.Parse(x.raw)
 	if err != nil || u.Federation() != e.fed || x.void {
 		return

@@ -45,9 +45,10 @@ func (e *Enclave) join(from relay.Address, frame []byte) error {
 	return fmt.Errorf("join: %w: no window of this enclave", session.ErrBinding)
 }
 
-// denied reports whether a key may not take part. The denials of this policy's
-// members are empty until a denial is adopted (docs/decisions).
-func (e *Enclave) denied(Digest) bool { return false }
+// denied reports whether a member has denied the key: one denial in the log is enough.
+func (e *Enclave) denied(key Digest) bool {
+	return e.history.denials.Contains(policy.DenyKey, key[:])
+}
 
 // greet compares the node's heads with ours (protocol F12) and sends the accept
 // once we are at least as far: a fresh enclave learns the newest history from the
@@ -55,6 +56,9 @@ func (e *Enclave) denied(Digest) bool { return false }
 func (e *Enclave) greet(j *session.Joined, accept []byte) error {
 	if j.Heads.PolicyVersion > e.policy.Version {
 		return fmt.Errorf("join: node %s follows policy version %d, this enclave %d: start it with the newer chain", j.Node.Short(), j.Heads.PolicyVersion, e.policy.Version)
+	}
+	if credential := cose.Sum(j.Credential); e.history.denials.Contains(policy.DenyCredential, credential[:]) {
+		return fmt.Errorf("join: the credential of node %s is denied", j.Node.Short())
 	}
 	if j.Heads.Policy != e.policy.Digest() {
 		return fmt.Errorf("join: node %s follows policy %s, this enclave %s", j.Node.Short(), j.Heads.Policy.Short(), e.policy.Digest().Short())
@@ -116,7 +120,7 @@ func (e *Enclave) catchUp(note []byte, cp *tlog.Checkpoint, then func(error)) {
 }
 
 func (e *Enclave) heads() session.Heads {
-	return session.Heads{Checkpoint: e.history.note, PolicyVersion: e.policy.Version, Policy: e.policy.Digest()}
+	return session.Heads{Checkpoint: e.history.note, PolicyVersion: e.policy.Version, Policy: e.policy.Digest(), Denials: e.history.denials.Digest()}
 }
 
 // record opens a sealed record and acts on it. A record that does not open ends
@@ -280,4 +284,16 @@ func extends(ctx context.Context, tiles tlog.Tiles, cp, head *tlog.Checkpoint) e
 	}
 	_, err := tlog.ConsistencyFromTiles(ctx, tiles, cp.Size, cp.Root, head)
 	return err
+}
+
+// denial takes effect at once: a denied node is no longer joined (protocol F13).
+func (e *Enclave) denial(d *policy.Denial) {
+	e.log.WarnContext(e.ctx, "denial", "kind", string(d.Kind))
+	for id, n := range e.nodes {
+		credential := cose.Sum(n.credential)
+		if e.denied(id) || e.history.denials.Contains(policy.DenyCredential, credential[:]) {
+			e.log.WarnContext(e.ctx, "node is denied", "node", id.Short(), "member", n.member)
+			e.forget(n)
+		}
+	}
 }

@@ -73,6 +73,8 @@ func (e *Enclave) runRequest(n *node, m *session.RunRequest) error {
 	switch {
 	case e.used(s.Digest()):
 		return refused("policy", "run request %s was used before", s.Digest().Short())
+	case e.history.denials.Contains(policy.DenyApp, body.App[:]):
+		return refused("policy", "app %s is denied", body.App.Short())
 	case app == nil:
 		return refused("policy", "app %s is not in the policy", body.App.Short())
 	case app.Exposure != policy.ExposureAggregate:

@@ -55,6 +55,7 @@ func (e *Enclave) hello(frame []byte) error {
 		}
 		e.window = w
 		e.loop.After(e.cfg.WindowDelay, e.closeWindow)
+		e.loop.After(session.WindowLife, func() { e.endWindow(w) }) // its KEM key ends then, whatever else
 	}
 	_, _, err := e.window.Add(frame)
 	return err
@@ -70,7 +71,7 @@ func (e *Enclave) closeWindow() {
 	}
 	claims := attestation.Claims{
 		Federation: e.fed, Policy: e.policy.Digest(), PolicyVersion: e.policy.Version,
-		Instance: e.instance, Role: attestation.RoleAggregator, Epoch: e.epoch,
+		Denials: e.history.denials.Digest(), Instance: e.instance, Role: attestation.RoleAggregator, Epoch: e.epoch,
 		SignPub: e.signer.Public(), KEMPub: w.KEMPublic(), Image: e.cfg.Image, Config: e.cfg.Config,
 		NonceRoot: root, NonceCount: count, Checkpoint: e.history.checkpoint(),
 		Simulated: e.policy.Simulated, IssuedAt: uint64(e.cfg.Now().Unix()),
@@ -152,7 +153,6 @@ func (e *Enclave) offer(w *session.Window, ev *attestation.Evidence, ends []Dige
 					return
 				}
 				e.windows = append(e.windows, w)
-				e.loop.After(session.WindowLife, func() { e.endWindow(w) })
 			}
 		})
 	})

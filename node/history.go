@@ -10,6 +10,7 @@ import (
 	"github.com/concordat/concordat/internal/merkle"
 	"github.com/concordat/concordat/internal/relay"
 	"github.com/concordat/concordat/node/journal"
+	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier"
 	"github.com/concordat/concordat/verifier/receipt"
 	"github.com/concordat/concordat/verifier/tlog"
@@ -30,6 +31,7 @@ type history struct {
 	waiting []func()
 
 	epochs    receipt.Epochs
+	denials   policy.Denials    // of any member, as far as the log has them
 	published map[Digest]uint64 // statement → index
 }
 
@@ -123,6 +125,12 @@ func (n *Node) entered(e entry) {
 	raw, index := e.raw, h.rng.Size()
 	h.rng.Append(merkle.LeafHash(raw))
 	h.entries = append(h.entries, raw)
+	if _, err := h.denials.Add(n.policy, raw); err == nil {
+		if n.enclave != nil && verifier.Denied(n.enclave.evidence, n.enclave.endorsements, &h.denials) != nil {
+			n.leave("a member has denied it")
+		}
+		return
+	}
 	u, err := receipt.Parse(raw)
 	if err != nil || u.Federation() != n.fed || e.void {
 		return // the link may log what it likes

@@ -24,6 +24,8 @@ type enclave struct {
 	key             cose.Key
 	session         *session.Session
 	result          *verifier.Result
+	evidence        *attestation.Evidence
+	endorsements    *attestation.Endorsements
 	joined          time.Time
 }
 
@@ -168,6 +170,9 @@ func (n *Node) joinEnclave(from relay.Address, c *session.Challenge, o *session.
 	if from != relay.Enclave(claims.Instance) {
 		return fmt.Errorf("the offer came from %x, its claims are of instance %s", from.ID, claims.Instance)
 	}
+	if err := verifier.Denied(o.Evidence, ends, &n.history.denials); err != nil {
+		return err
+	}
 	if err := n.notRolledBack(passed); err != nil {
 		return err
 	}
@@ -183,7 +188,7 @@ func (n *Node) joinEnclave(from relay.Address, c *session.Challenge, o *session.
 	// node saw before, and the evidence statement is found in it, not believed.
 	n.catchUp(o.LogProof.Checkpoint, cp, func(err error) {
 		if err == nil {
-			err = n.joinListed(from, c, o, passed)
+			err = n.joinListed(from, c, o, passed, ends)
 		}
 		if err != nil {
 			n.refuse(from, err)
@@ -212,7 +217,7 @@ func (n *Node) notRolledBack(passed verifier.Passed) error {
 }
 
 // joinListed joins once the evidence statement was found in the log.
-func (n *Node) joinListed(from relay.Address, c *session.Challenge, o *session.Offer, passed verifier.Passed) error {
+func (n *Node) joinListed(from relay.Address, c *session.Challenge, o *session.Offer, passed verifier.Passed, ends *attestation.Endorsements) error {
 	claims := passed.Claims()
 	entry, ok := n.history.entry(o.LogProof.Index)
 	if !ok || cose.Sum(entry) != cose.Sum(o.LogProof.Statement) {
@@ -244,7 +249,7 @@ func (n *Node) joinListed(from relay.Address, c *session.Challenge, o *session.O
 		return err
 	}
 	n.joining = j
-	n.pending = &enclave{Enclave: holder, address: from, key: claims.SignPub, result: passed.Result()}
+	n.pending = &enclave{Enclave: holder, address: from, key: claims.SignPub, result: passed.Result(), evidence: o.Evidence, endorsements: ends}
 	n.loop.After(knockAgain, func() {
 		if n.joining == j {
 			n.joining, n.pending = nil, nil
@@ -301,7 +306,7 @@ func (n *Node) renewLater() {
 
 // heads is the newest history that this node knows.
 func (n *Node) heads() session.Heads {
-	return session.Heads{Checkpoint: n.history.note, PolicyVersion: n.policy.Version, Policy: n.policy.Digest()}
+	return session.Heads{Checkpoint: n.history.note, PolicyVersion: n.policy.Version, Policy: n.policy.Digest(), Denials: n.history.denials.Digest()}
 }
 
 // leave forgets the enclave; the node challenges anew.

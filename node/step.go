@@ -229,7 +229,7 @@ func (n *Node) ackStep(r *run, m *session.AckRequest) error {
 		return err
 	}
 	instance, _ := step.Instance()
-	ack := &receipt.Ack{Seq: body.Seq, Attempt: body.Attempt, Step: step.Digest(), Instance: instance}
+	ack := &receipt.Ack{Seq: body.Seq, Attempt: body.Attempt, Step: step.Digest(), Instance: instance, Denials: n.history.denials.Digest()}
 	if h := n.history.head; h != nil {
 		ack.Checkpoint = receipt.Checkpoint{Size: h.Size, Root: h.Root}
 	}

@@ -113,12 +113,31 @@ func (a *audit) checkDenials(name string, run uint64, things []deniable) {
 
 // deniableOf returns what of an enclave's evidence a member can deny.
 func (a *audit) deniableOf(envelope []byte, c *attestation.Claims) []deniable {
-	key := c.SignPub.ID()
-	out := []deniable{{policy.DenyKey, key[:], "the enclave's key " + key.Short()}}
 	e, err := attestation.ParseEvidence(envelope)
 	if err != nil {
-		return out
+		e = &attestation.Evidence{}
 	}
+	return deniableOf(e, c, func(d cose.Digest) attestation.Endorsement { return a.docs[d] })
+}
+
+// Denied says what of an enclave's evidence a member has denied, or nil. e and ends
+// have passed [Appraise], which knows no denials.
+func Denied(e *attestation.Evidence, ends *attestation.Endorsements, denials *policy.Denials) error {
+	c, err := attestation.ParseClaims(e.Claims)
+	if err != nil {
+		return err
+	}
+	for _, x := range deniableOf(e, c, func(d cose.Digest) attestation.Endorsement { doc, _ := ends.Get(d); return doc }) {
+		if denials.Contains(x.kind, x.value) {
+			return fmt.Errorf("%s is denied by a member", x.what)
+		}
+	}
+	return nil
+}
+
+func deniableOf(e *attestation.Evidence, c *attestation.Claims, doc func(cose.Digest) attestation.Endorsement) []deniable {
+	key := c.SignPub.ID()
+	out := []deniable{{policy.DenyKey, key[:], "the enclave's key " + key.Short()}}
 	for _, it := range e.Items {
 		switch it.Kind {
 		case attestation.KindSNP:
@@ -131,7 +150,7 @@ func (a *audit) deniableOf(envelope []byte, c *attestation.Claims) []deniable {
 		case attestation.KindTDX:
 			out = append(out, deniableTDX(it.Raw)...)
 		case attestation.KindGPU:
-			out = append(out, a.deniableGPU(it)...)
+			out = append(out, deniableGPU(it, doc)...)
 		}
 	}
 	return out
@@ -158,10 +177,10 @@ func deniableTDX(raw []byte) []deniable {
 
 // deniableGPU names every certificate of the chains that go with a GPU's report:
 // the ueid is the serial number of one of them.
-func (a *audit) deniableGPU(it attestation.Item) []deniable {
+func deniableGPU(it attestation.Item, find func(cose.Digest) attestation.Endorsement) []deniable {
 	var out []deniable
 	for _, d := range it.Endorsements {
-		doc := a.docs[d]
+		doc := find(d)
 		if doc.Type != attestation.TypeNVIDIAChain {
 			continue
 		}
