@@ -196,7 +196,9 @@ func (m *Message) verify(k Key, payload, aad []byte) error {
 	}
 	msg := *m.msg
 	msg.Payload = payload
-	if err := msg.Verify(aad, verifier{k}); err != nil {
+	if err := msg.Verify(aad, verifier{k}); errors.Is(err, ErrSignature) {
+		return err
+	} else if err != nil {
 		return fmt.Errorf("%w: %w", ErrSignature, err)
 	}
 	return nil
