@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/concordat/concordat/attestation"
 	"github.com/concordat/concordat/chunkstore/object"
@@ -44,9 +45,45 @@ type snapshot struct {
 	head        *tlog.Checkpoint
 }
 
-// snapshotOf copies what a bundle needs. It runs on the loop.
+// witnessWait is how long a bundle waits for the member's own witness. A bundle
+// without it is written all the same: its verdict says what is missing.
+const witnessWait = 10 * time.Second
+
+// whenWitnessed runs f on the loop, once, when the statement is in a checkpoint that
+// the member's own witness has cosigned: the officer's verdict rests on it (protocol
+// F16), and it may be the last to cosign.
+func (n *Node) whenWitnessed(statement Digest, f func()) {
+	h := &n.history
+	done := false
+	var try func()
+	try = func() {
+		if done {
+			return
+		}
+		if i, ok := h.published[statement]; ok && h.witnessed != nil && i < h.witnessed.Size {
+			done = true
+			f()
+			return
+		}
+		h.officer = append(h.officer, try)
+	}
+	n.loop.After(witnessWait, func() {
+		if !done {
+			done = true
+			n.log.WarnContext(n.ctx, "the member's own witness has not cosigned the end of the run")
+			f()
+		}
+	})
+	try()
+}
+
+// snapshotOf copies what a bundle needs, up to the newest checkpoint that the member's
+// own witness has cosigned. It runs on the loop.
 func (n *Node) snapshotOf(run Digest) snapshot {
-	s := snapshot{head: n.history.head, published: map[Digest]uint64{}}
+	s := snapshot{head: n.history.witnessed, published: map[Digest]uint64{}}
+	if s.head == nil {
+		s.head = n.history.head
+	}
 	s.entries = slices.Clone(n.history.entries[:s.head.Size])
 	n.journal.View(func(st *journal.State) {
 		s.run = *st.Runs[run]
@@ -112,7 +149,14 @@ func (n *Node) collect(ctx context.Context, run Digest, s snapshot) ([]*receipt.
 		if err != nil {
 			return nil, err
 		}
-		items = append(items, &receipt.Item{Section: receipt.SectionCheckpoint, Index: cp.Size, Data: note})
+		item := &receipt.Item{Section: receipt.SectionCheckpoint, Index: cp.Size, Data: note}
+		switch last := items[len(items)-1]; {
+		case cp.Size > s.head.Size:
+		case last.Section == receipt.SectionCheckpoint && last.Index == cp.Size:
+			items[len(items)-1] = item // the same, with more cosignatures
+		default:
+			items = append(items, item)
+		}
 	}
 	credentials, err := n.credentials(ctx, s.run.Offer.Credentials)
 	if err != nil {

@@ -30,6 +30,10 @@ type history struct {
 	next    []byte
 	waiting []func()
 
+	own       tlog.Trust       // trust, and the member's own witness must have cosigned
+	witnessed *tlog.Checkpoint // newest that fulfils it; nil: none
+	officer   []func()         // run when witnessed grows: bundles wait for it
+
 	epochs    receipt.Epochs
 	denials   policy.Denials    // of any member, as far as the log has them
 	published map[Digest]uint64 // statement → index
@@ -58,6 +62,10 @@ func (n *Node) openHistory(fsys durable.FS) error {
 	}
 	n.history = history{trust: trust, rng: new(merkle.Range), published: map[Digest]uint64{}}
 	h := &n.history
+	h.own = trust
+	if h.own.Own, err = tlog.ParseVerifierKey(n.policy.Member(n.cfg.Member).WitnessKey); err != nil {
+		return err
+	}
 	if h.mirror, err = durable.OpenLog(fsys, filepath.Join(n.dir, "log"), func(record []byte) error {
 		if len(record) < 2 || record[0] > mirrorVoid {
 			return errors.New("record of another version")
@@ -70,6 +78,9 @@ func (n *Node) openHistory(fsys durable.FS) error {
 	n.journal.View(func(s *journal.State) {
 		if k := len(s.Checkpoints); k > 0 {
 			h.note = s.Checkpoints[k-1]
+		}
+		for i := len(s.Checkpoints) - 1; i >= 0 && h.witnessed == nil; i-- {
+			h.see(s.Checkpoints[i])
 		}
 	})
 	if h.note == nil {
@@ -221,10 +232,24 @@ func (n *Node) known(note []byte, cp *tlog.Checkpoint) error {
 	if root := r.Root(); root != cp.Root {
 		return fmt.Errorf("the log shows two histories of size %d: this node mirrored %x, the checkpoint says %x", cp.Size, root[:8], cp.Root[:8])
 	}
-	if h.head == nil || cp.Size > h.head.Size {
+	// The link shows a checkpoint once more when further witnesses have cosigned it:
+	// the member's officer wants the one with the member's own.
+	_, _, err := tlog.Open(note, h.own)
+	more := err == nil && (h.witnessed == nil || cp.Size > h.witnessed.Size)
+	if h.head == nil || cp.Size > h.head.Size || cp.Size == h.head.Size && more {
 		return n.save(note, cp)
 	}
 	return nil
+}
+
+// see notes a checkpoint that the member's own witness has cosigned.
+func (h *history) see(note []byte) (ok bool) {
+	cp, _, err := tlog.Open(note, h.own)
+	if err != nil {
+		return false
+	}
+	h.witnessed = cp
+	return true
 }
 
 func (n *Node) mirror(fresh []entry, note []byte, cp *tlog.Checkpoint) error {
@@ -243,7 +268,15 @@ func (n *Node) save(note []byte, cp *tlog.Checkpoint) error {
 		n.loop.Stop(err)
 		return err
 	}
-	n.history.head, n.history.note = cp, note
+	h := &n.history
+	h.head, h.note = cp, note
+	if h.see(note) {
+		waiting := h.officer
+		h.officer = nil
+		for _, f := range waiting {
+			f()
+		}
+	}
 	return nil
 }
 

@@ -245,15 +245,17 @@ func (n *Node) runEnded(m *session.Ended) error {
 	delete(n.runs, r.digest)
 	n.apps.finish(r.digest)
 	n.log.InfoContext(n.ctx, "run ended", "run", r.digest.Short(), "outcome", body.Outcome, "code", body.Code)
-	snap := n.snapshotOf(r.digest)
-	n.loop.Job(func(ctx context.Context) func() {
-		err := n.archive(ctx, r.digest, snap)
-		return func() {
-			if err != nil {
-				n.log.ErrorContext(n.ctx, "bundle not written", "run", r.digest.Short(), "reason", err.Error())
+	n.whenWitnessed(s.Digest(), func() {
+		snap := n.snapshotOf(r.digest)
+		n.loop.Job(func(ctx context.Context) func() {
+			err := n.archive(ctx, r.digest, snap)
+			return func() {
+				if err != nil {
+					n.log.ErrorContext(n.ctx, "bundle not written", "run", r.digest.Short(), "reason", err.Error())
+				}
+				n.tell(Event{Kind: "ended", Run: r.digest, Request: r.request, Seq: body.Seq, Outcome: body.Outcome, Reason: body.Code})
 			}
-			n.tell(Event{Kind: "ended", Run: r.digest, Request: r.request, Seq: body.Seq, Outcome: body.Outcome, Reason: body.Code})
-		}
+		})
 	})
 	return nil
 }
