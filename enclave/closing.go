@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/concordat/concordat/chunkstore"
 	"github.com/concordat/concordat/internal/cose"
@@ -140,10 +141,7 @@ func (r *run) sign(c *closing) {
 		c.tree.Append(merkle.InputEntry(x.statement.Digest()))
 	}
 	body.InputsRoot = c.tree.Root()
-	s, err := r.e.sign(receipt.KindStep, r.digest, body)
-	if err == nil {
-		err = r.chain.Extend(s)
-	}
+	s, err := r.e.sign(receipt.KindStep, r.digest, body, r.chain.Extend)
 	if err != nil {
 		r.fail("policy", err.Error())
 		return
@@ -153,7 +151,7 @@ func (r *run) sign(c *closing) {
 	r.e.log.InfoContext(r.e.ctx, "step signed", "run", r.digest.Short(), "step", seq, "attempt", c.attempt, "inputs", len(c.inputs), "excluded", len(c.excluded), "opens", c.opens)
 	r.e.observe("step", seq)
 	if len(c.inputs) == 0 {
-		r.release(c, nil)
+		r.store(c, func() { r.released(c, &session.Task{}) })
 		return
 	}
 	for i, x := range c.inputs {
@@ -196,54 +194,65 @@ func (e *Enclave) ack(n *node, m *session.Ack) error {
 	if !slices.ContainsFunc(c.inputs, func(x *contribution) bool { return x.node == n.id }) {
 		return refused("invalid", "ack by a node that is not in the step")
 	}
+	if c.acks[n.id] != nil {
+		return nil // again
+	}
 	c.acks[n.id] = s.Raw()
 	if len(c.acks) < len(c.inputs) {
 		return nil
 	}
 	r.cancelDeadline()
 	e.observe("acked", step.Seq)
-	return r.acked(c)
+	r.acked(c)
+	return nil
 }
 
-func (r *run) acked(c *closing) error {
+// acked lets a step out. Its outputs are stored before its release is signed, so that
+// what the log calls released is there to be had. The final model leaves only once its
+// release is witnessed (docs/architecture.md).
+func (r *run) acked(c *closing) {
+	if c.opens != receipt.OpensNone {
+		r.store(c, func() {
+			if _, task := r.signRelease(c); task != nil {
+				r.released(c, task)
+			}
+		})
+		return
+	}
+	if s, task := r.signRelease(c); task != nil {
+		r.e.whenPublished(s.Digest(), func() { r.store(c, func() { r.released(c, task) }) })
+	}
+}
+
+// signRelease signs that every node of the step acked it, and publishes what the
+// statements name; nil if the run failed.
+func (r *run) signRelease(c *closing) (*receipt.Statement, *session.Task) {
 	step := c.statement.Body.(*receipt.Step)
 	var tree receipt.Tree
-	var acks [][]byte
+	var inputs, acks [][]byte
 	for _, x := range c.inputs {
 		raw := c.acks[x.node]
 		tree.Append(merkle.AckEntry(cose.Sum(raw)))
 		acks = append(acks, raw)
+		inputs = append(inputs, x.statement.Raw())
 	}
-	s, err := r.e.sign(receipt.KindRelease, r.digest, &receipt.Release{Seq: step.Seq, Attempt: step.Attempt, Step: c.statement.Digest(), AcksRoot: tree.Root(), AcksCount: tree.Size()})
-	if err == nil {
-		err = r.chain.Extend(s)
-	}
+	s, err := r.e.sign(receipt.KindRelease, r.digest, &receipt.Release{Seq: step.Seq, Attempt: step.Attempt, Step: c.statement.Digest(), AcksRoot: tree.Root(), AcksCount: tree.Size()}, r.chain.Extend)
 	if err != nil {
 		r.fail("other", err.Error())
-		return err
-	}
-	task := &session.Task{Release: s.Raw()}
-	inputs := make([][]byte, len(c.inputs))
-	for i, x := range c.inputs {
-		inputs[i] = x.statement.Raw()
+		return nil, nil
 	}
 	lists := [][]byte{receipt.EncodeList(inputs), c.excluded.Encode(), receipt.EncodeList(acks)}
-	task.Inputs, task.Excluded, task.Acks = cose.Sum(lists[0]), cose.Sum(lists[1]), cose.Sum(lists[2])
 	r.publish(lists...)
-	if c.opens == receipt.OpensNone {
-		// The final model waits for a witnessed checkpoint (docs/architecture.md).
-		r.e.whenPublished(s.Digest(), func() { r.release(c, task) })
-		return nil
-	}
-	r.release(c, task)
-	return nil
+	return s, &session.Task{Release: s.Raw(), Inputs: cose.Sum(lists[0]), Excluded: cose.Sum(lists[1]), Acks: cose.Sum(lists[2])}
 }
 
-// release makes the outputs again, now for the link, and tells the cohort.
-func (r *run) release(c *closing, task *session.Task) {
-	if task == nil {
-		task = &session.Task{}
-	}
+// storeAgain is how long a final model waits that could not be stored.
+const storeAgain = 2 * time.Second
+
+// store makes the outputs again, now for the link, and goes on. A step whose outputs
+// cannot be stored fails the run, unless its release is signed already: that one stands,
+// and is tried again.
+func (r *run) store(c *closing, then func()) {
 	r.e.loop.Job(func(ctx context.Context) func() {
 		put := r.e.chunks.Upload(ctx, chunkstore.Scope{Federation: r.e.fed, Run: r.digest})
 		outputs, _, err := c.produce(ctx, put.Add)
@@ -252,14 +261,16 @@ func (r *run) release(c *closing, task *session.Task) {
 			err = errors.New("outputs differ from those that were signed")
 		}
 		return func() {
-			if r.ended || r.closing != c {
-				return
-			}
-			if err != nil {
+			switch {
+			case r.ended || r.closing != c:
+			case err == nil:
+				then()
+			case c.opens == receipt.OpensNone:
+				r.e.log.ErrorContext(r.e.ctx, "final outputs not stored; tried again", "run", r.digest.Short(), "reason", err.Error())
+				r.e.loop.After(storeAgain, func() { r.store(c, then) })
+			default:
 				r.fail("other", "outputs not stored: "+err.Error())
-				return
 			}
-			r.released(c, task)
 		}
 	})
 }
@@ -300,7 +311,8 @@ func (r *run) ackLate(c *closing) {
 // ackRefused takes a node's word that it will not ack.
 func (r *run) ackRefused(n *node, m *session.AckRefused) error {
 	c := r.closing
-	if c == nil || c.statement == nil || m.Step != c.statement.Digest() || c.acks[n.id] != nil {
+	if c == nil || c.statement == nil || m.Step != c.statement.Digest() || c.acks[n.id] != nil ||
+		!slices.ContainsFunc(c.inputs, func(x *contribution) bool { return x.node == n.id }) {
 		return errors.New("refuses no step that waits for its ack")
 	}
 	r.e.log.WarnContext(r.e.ctx, "ack refused by node", "run", r.digest.Short(), "node", n.id.Short(), "code", coarse(m.Code))

@@ -35,8 +35,8 @@ type history struct {
 type loggedRun struct {
 	statement *receipt.Statement
 	by        receipt.Enclave
-	steps     []loggedStep // every step and release statement, in log order
-	ended     bool
+	steps     []loggedStep       // every step and release statement, in log order
+	ended     *receipt.Statement // nil until then
 }
 
 type loggedStep struct {
@@ -194,7 +194,7 @@ func (e *Enclave) logged(x entry) {
 		}
 	case *receipt.End:
 		if r := h.runs[s.Run]; r != nil {
-			r.ended = true
+			r.ended = s
 		}
 	}
 }

@@ -16,8 +16,9 @@ type ledger struct {
 }
 
 // sign makes the next statement of the chain and queues it for the log. Everything
-// signed is logged, in order: the chain has no gaps.
-func (e *Enclave) sign(kind receipt.Kind, run Digest, body any) (*receipt.Statement, error) {
+// signed is logged, in order: the chain has no gaps. may, if it is not nil, has the last
+// word: what it refuses was never said, and does not reach the log.
+func (e *Enclave) sign(kind receipt.Kind, run Digest, body any, may func(*receipt.Statement) error) (*receipt.Statement, error) {
 	seq, prev := e.ledger.chain.Next()
 	s := &receipt.Statement{
 		Kind: kind, Federation: e.fed, Run: run, Seq: seq, Prev: prev,
@@ -25,6 +26,11 @@ func (e *Enclave) sign(kind receipt.Kind, run Digest, body any) (*receipt.Statem
 	}
 	if _, err := receipt.Sign(s, e.signer); err != nil {
 		return nil, err
+	}
+	if may != nil {
+		if err := may(s); err != nil {
+			return nil, err
+		}
 	}
 	if err := e.ledger.chain.Extend(s); err != nil {
 		return nil, err

@@ -123,8 +123,7 @@ func (e *Enclave) heads() session.Heads {
 	return session.Heads{Checkpoint: e.history.note, PolicyVersion: e.policy.Version, Policy: e.policy.Digest(), Denials: e.history.denials.Digest()}
 }
 
-// record opens a sealed record and acts on it. A record that does not open ends
-// its session: the node joins anew.
+// record opens a sealed record and acts on it.
 func (e *Enclave) record(frame []byte) error {
 	id, err := session.SessionOf(frame)
 	if err != nil {
@@ -145,16 +144,26 @@ func (e *Enclave) record(frame []byte) error {
 		e.nodes[n.id] = n
 		e.log.InfoContext(e.ctx, "node joined", "node", n.id.Short(), "member", n.member, "nodes", len(e.nodes))
 		e.observe("joined", uint64(len(e.nodes)))
+		for _, r := range e.runs {
+			// An offer that a session before took with it is made again.
+			if p := r.participants[n.id]; p != nil && p.uplink == nil && !r.started && !r.ended {
+				r.offer(n)
+			}
+		}
 		e.startWaiting()
 		return nil
 	}
 	plain, err := n.session.Open(frame)
-	if errors.Is(err, session.ErrReplay) {
+	switch {
+	case errors.Is(err, session.ErrReplay):
 		return nil
-	}
-	if err != nil {
+	case errors.Is(err, session.ErrOrder):
+		// What came between is lost for good: the node joins anew, and resumes.
+		err = errors.Join(err, e.send(n, &session.Leave{Code: "other"}))
 		e.forget(n)
 		return err
+	case err != nil:
+		return err // somebody made it up: the session does not change
 	}
 	m, err := session.ParseMessage(plain)
 	if err != nil {

@@ -3,6 +3,7 @@ package enclave
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/concordat/concordat/chunkstore"
 	"github.com/concordat/concordat/chunkstore/object"
@@ -23,11 +24,11 @@ func (e *Enclave) resume(n *node, m *session.Resume) error {
 	r := e.runs[digest]
 	if r == nil {
 		var err error
+		if logged := e.history.runs[digest]; logged != nil && logged.ended != nil {
+			return e.send(n, &session.Ended{Statement: logged.ended.Raw()})
+		}
 		if r, err = e.revive(digest, m); err != nil {
 			return fmt.Errorf("run %s not resumed: %w", digest.Short(), err)
-		}
-		if r == nil {
-			return nil // it has ended; the node's mirror will show the end
 		}
 	}
 	p := r.participants[n.id]
@@ -42,7 +43,10 @@ func (e *Enclave) resume(n *node, m *session.Resume) error {
 	if len(m.Downlink) == 0 {
 		r.send(n, &session.RunKey{Run: r.digest, Downlink: r.downlink[:], Generation: r.body.Generation})
 	}
-	if r.open == nil && !r.started {
+	switch {
+	case r.ended:
+		return r.tellEnd(n, m)
+	case r.open == nil && !r.started:
 		if r.accepted() == len(r.cohort) {
 			r.begin()
 		}
@@ -51,17 +55,28 @@ func (e *Enclave) resume(n *node, m *session.Resume) error {
 	return r.catchUp(n, m)
 }
 
+// tellEnd gives a node that came back the end of the run, and the last step if it
+// missed it.
+func (r *run) tellEnd(n *node, m *session.Resume) error {
+	if r.ending == nil {
+		return nil // it could not be signed
+	}
+	r.e.whenPublished(r.ending.Digest(), func() {
+		if r.task != nil && findTask(m.Tasks, cose.Sum(r.task.Step)) == nil {
+			r.send(n, r.task)
+		}
+		r.send(n, &session.Ended{Statement: r.ending.Raw()})
+	})
+	return nil
+}
+
 // catchUp gives a node that came back what it missed, and takes what it has answered.
 func (r *run) catchUp(n *node, m *session.Resume) error {
 	if r.open == nil {
 		return nil
 	}
 	open := r.open.statement.Digest()
-	has := false
-	for _, t := range m.Tasks {
-		has = has || cose.Sum(t.Step) == open
-	}
-	if !has && r.task != nil {
+	if r.task != nil && findTask(m.Tasks, open) == nil {
 		r.send(n, r.task)
 	}
 	for i := range m.Contributions {
@@ -96,56 +111,58 @@ func (e *Enclave) revive(digest Digest, m *session.Resume) (*run, error) {
 	switch {
 	case logged == nil:
 		return nil, errors.New("the log does not have it")
-	case logged.ended:
-		return nil, nil
 	case logged.statement.Policy != e.policy.Digest():
 		return nil, fmt.Errorf("it began under policy %s, in force is %s", logged.statement.Policy.Short(), e.policy.Digest().Short())
-	case len(m.Downlink) != 32:
-		return nil, errors.New("the node has no downlink secret; another will")
 	}
 	body := logged.statement.Body.(*receipt.Run)
 	cohort, err := receipt.ParseCohort(m.Offer.Cohort)
 	if err != nil {
 		return nil, err
 	}
-	down := [32]byte(m.Downlink)
 	switch {
 	case cohort.Digest() != body.Cohort:
 		return nil, errors.New("cohort is not the one that the run statement names")
 	case cose.Sum(m.Offer.Config) != body.Config || cose.Sum(m.Offer.Request) != body.Request:
 		return nil, errors.New("config or request is not the one that the run statement names")
-	case chunkstore.DownlinkCommit(down) != body.DownlinkCommit:
-		return nil, errors.New("downlink secret is not the one that the run statement commits to")
 	}
 	r := &run{e: e, digest: digest, statement: logged.statement, body: body, request: m.Offer.Request, config: m.Offer.Config,
-		credentials: m.Offer.Credentials, cohort: cohort, participants: map[Digest]*participant{}, downlink: down, started: true}
+		credentials: m.Offer.Credentials, cohort: cohort, participants: map[Digest]*participant{}, started: true}
 	for _, c := range cohort {
 		r.participants[c.Node] = &participant{member: c.Member}
 	}
 	if r.chain, err = receipt.NewStepChain(logged.statement, cohort, verifier.StepRules(e.policy), logged.by); err != nil {
 		return nil, err
 	}
-	last, err := r.replay(logged.steps)
+	released, err := r.replay(logged.steps)
 	if err != nil {
 		return nil, err
 	}
 	if err := r.chain.Succeed(e.self(), verifier.StepRules(e.policy)); err != nil {
 		return nil, err
 	}
-	e.runs[digest] = r
-	if last == nil {
+	if len(released) == 0 {
 		// Nothing was released: the run has no model that could be resumed.
+		e.runs[digest] = r
 		r.fail("other", "the enclave before was lost before it released the first step")
-		return nil, nil
+		return r, nil
 	}
-	task := findTask(m.Tasks, last.Digest())
-	if task == nil {
-		delete(e.runs, digest)
-		return nil, fmt.Errorf("the node does not have step %d, the last that the log shows released", last.Body.(*receipt.Step).Seq)
+	if len(m.Downlink) != 32 || chunkstore.DownlinkCommit([32]byte(m.Downlink)) != body.DownlinkCommit {
+		return nil, errors.New("the node does not have the downlink secret that the run statement commits to; another will")
 	}
-	r.reopen(last, task)
-	e.log.InfoContext(e.ctx, "run resumed", "run", digest.Short(), "step", r.open.body.Seq)
-	return r, nil
+	r.downlink = [32]byte(m.Downlink)
+	// The newest released step that the node knows how to open. The log may show one
+	// more, whose task was lost with its enclave: it is done again, with the same inputs.
+	newest, _ := r.chain.Last()
+	for _, step := range slices.Backward(released) {
+		task := findTask(m.Tasks, step.Digest())
+		if task != nil && step.Body.(*receipt.Step).Seq+1 >= newest.Body.(*receipt.Step).Seq {
+			e.runs[digest] = r
+			r.reopen(step, task)
+			e.log.InfoContext(e.ctx, "run resumed", "run", digest.Short(), "step", r.open.body.Seq)
+			return r, nil
+		}
+	}
+	return nil, errors.New("the node has none of the newest steps that the log shows released; another will")
 }
 
 func findTask(tasks []session.Task, step Digest) *session.Task {
@@ -157,10 +174,10 @@ func findTask(tasks []session.Task, step Digest) *session.Task {
 	return nil
 }
 
-// replay takes the steps that the log has and returns the last that was released.
-// Whatever came after it is done again, with the same inputs: nodes that acked it ack
-// nothing else.
-func (r *run) replay(steps []loggedStep) (last *receipt.Statement, err error) {
+// replay takes the steps that the log has and returns those that were released.
+// Whatever came after the last is done again, with the same inputs: nodes that acked it
+// ack nothing else.
+func (r *run) replay(steps []loggedStep) (released []*receipt.Statement, err error) {
 	for _, s := range steps {
 		if s.by.Epoch > r.chain.Enclave().Epoch {
 			if err := r.chain.Succeed(s.by, verifier.StepRules(r.e.policy)); err != nil {
@@ -170,11 +187,11 @@ func (r *run) replay(steps []loggedStep) (last *receipt.Statement, err error) {
 		if err := r.chain.Extend(s.statement); err != nil {
 			return nil, err
 		}
-		if step, released := r.chain.Last(); step != nil && released {
-			last = step
+		if step, final := r.chain.Last(); final && (len(released) == 0 || released[len(released)-1] != step) {
+			released = append(released, step)
 		}
 	}
-	return last, nil
+	return released, nil
 }
 
 // reopen makes a released step the open one again; its outputs lie at the link.

@@ -33,6 +33,7 @@ type run struct {
 	chain        *receipt.StepChain
 	started      bool
 	ended        bool
+	ending       *receipt.Statement // once ended
 
 	open    *openStep     // collects contributions, or nil
 	closing *closing      // waits for acks, or nil
@@ -192,13 +193,14 @@ func (e *Enclave) start(p *pendingRequest, cohort receipt.Cohort) error {
 		DownlinkCommit: chunkstore.DownlinkCommit(r.downlink), Dropouts: e.policy.Release.Dropouts,
 		Numeric: profile.Profile(), Evidence: e.evidence, RunID: binary.BigEndian.Uint64(id[:]),
 	}
-	if r.statement, err = e.sign(receipt.KindRun, Digest{}, r.body); err != nil {
+	r.statement, err = e.sign(receipt.KindRun, Digest{}, r.body, func(s *receipt.Statement) (err error) {
+		r.chain, err = receipt.NewStepChain(s, cohort, verifier.StepRules(e.policy), e.self())
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	r.digest = r.statement.Digest()
-	if r.chain, err = receipt.NewStepChain(r.statement, cohort, verifier.StepRules(e.policy), e.self()); err != nil {
-		return err
-	}
 	e.runs[r.digest] = r
 	e.log.InfoContext(e.ctx, "run started", "run", r.digest.Short(), "nodes", len(cohort), "members", r.body.Members)
 	e.observe("run", 0)
@@ -330,24 +332,17 @@ func (r *run) end(outcome, code string) {
 	}
 	r.ended = true
 	r.cancelDeadline()
-	seq, last := r.final()
-	s, err := r.e.sign(receipt.KindEnd, r.digest, &receipt.End{Seq: seq, Step: last, Outcome: outcome, Code: code})
+	r.closing, r.model, r.held = nil, nil, nil
+	seq, last := r.chain.Final()
+	s, err := r.e.sign(receipt.KindEnd, r.digest, &receipt.End{Seq: seq, Step: last.Digest(), Outcome: outcome, Code: code}, r.chain.Extend)
 	if err != nil {
 		r.e.log.ErrorContext(r.e.ctx, "end not signed", "run", r.digest.Short(), "reason", err.Error())
 		return
 	}
+	r.ending = s
 	r.e.whenPublished(s.Digest(), func() {
-		r.broadcast(&session.Ended{Statement: s.Raw()})
-		delete(r.e.runs, r.digest)
+		r.broadcast(&session.Ended{Statement: s.Raw()}) // the run stays, for nodes that come back
 		r.e.log.InfoContext(r.e.ctx, "run ended", "run", r.digest.Short(), "outcome", outcome)
 		r.e.observe("ended", seq)
 	})
-}
-
-// final returns the last step that was released, or the run statement.
-func (r *run) final() (seq uint64, digest Digest) {
-	if r.open == nil {
-		return 0, r.digest
-	}
-	return r.open.body.Seq, r.open.statement.Digest()
 }

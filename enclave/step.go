@@ -41,11 +41,11 @@ func (e *Enclave) contribution(n *node, m *session.Contribution) error {
 		return refused("policy", "contribution to run %s, in which the node has no part", s.Run.Short())
 	}
 	body := s.Body.(*receipt.Contribution)
-	if err := r.chain.MayContribute(body.Seq, body.Step); err != nil {
-		return &refusal{"late", err}
-	}
-	if r.closing != nil || r.open == nil {
+	switch {
+	case r.ended || r.closing != nil || r.open == nil:
 		return refused("late", "step %d is closed", body.Seq)
+	case body.Seq != r.open.body.Seq || body.Step != r.open.statement.Digest():
+		return refused("late", "answers step %d (%s), open is step %d (%s)", body.Seq, body.Step.Short(), r.open.body.Seq, r.open.statement.Digest().Short())
 	}
 	if before := r.open.contributions[n.id]; before != nil {
 		if before.statement.Digest() != s.Digest() {

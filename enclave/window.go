@@ -128,7 +128,7 @@ func (e *Enclave) collect(ctx context.Context, claims attestation.Claims) (*atte
 // offer logs the evidence and, once its statement is witnessed, answers the
 // window's hellos.
 func (e *Enclave) offer(w *session.Window, ev *attestation.Evidence, ends []Digest) {
-	s, err := e.sign(receipt.KindEvidence, Digest{}, &receipt.Evidence{Claims: ev.Claims, Envelope: ev.Digest(), Endorsements: ends})
+	s, err := e.sign(receipt.KindEvidence, Digest{}, &receipt.Evidence{Claims: ev.Claims, Envelope: ev.Digest(), Endorsements: ends}, nil)
 	if err != nil {
 		e.log.ErrorContext(e.ctx, "evidence not signed", "reason", err.Error())
 		return

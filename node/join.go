@@ -341,12 +341,14 @@ func (n *Node) record(frame []byte) error {
 		return fmt.Errorf("%w: record of no session", session.ErrBinding)
 	}
 	plain, err := n.enclave.session.Open(frame)
-	if errors.Is(err, session.ErrReplay) {
+	switch {
+	case errors.Is(err, session.ErrReplay):
 		return nil
-	}
-	if err != nil {
-		n.leave("a record did not open")
+	case errors.Is(err, session.ErrOrder):
+		n.leave("a record is missing") // for good: the node joins anew, and resumes
 		return err
+	case err != nil:
+		return err // somebody made it up: the session does not change
 	}
 	m, err := session.ParseMessage(plain)
 	if err != nil {

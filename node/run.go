@@ -220,6 +220,18 @@ func (n *Node) runKey(m *session.RunKey) error {
 	return nil
 }
 
+// loggedEnd returns an end statement that this node's mirror of the log has.
+func (n *Node) loggedEnd(u *receipt.Unverified) (*receipt.Statement, error) {
+	if _, ok := n.history.published[u.Digest()]; !ok {
+		return nil, errors.New("the log does not have it")
+	}
+	key, _, ok := n.history.epochs.KeyOf(u.Issuer())
+	if !ok {
+		return nil, errors.New("signed by an enclave that the log does not know")
+	}
+	return u.Verify(key)
+}
+
 // runEnded closes a run; the end statement is published already.
 func (n *Node) runEnded(m *session.Ended) error {
 	u, err := receipt.Parse(m.Statement)
@@ -232,7 +244,11 @@ func (n *Node) runEnded(m *session.Ended) error {
 	}
 	s, err := r.extend(m.Statement)
 	if err != nil {
-		return fmt.Errorf("end of run: %w", err)
+		// A node that missed the last steps takes the log's word that it is over.
+		var logged error
+		if s, logged = n.loggedEnd(u); logged != nil {
+			return fmt.Errorf("end of run: %w", errors.Join(err, logged))
+		}
 	}
 	body, ok := s.Body.(*receipt.End)
 	if !ok {
@@ -263,9 +279,6 @@ func (n *Node) runEnded(m *session.Ended) error {
 // resume brings a successor of a lost enclave what it needs to go on (protocol F11).
 func (n *Node) resume() {
 	for _, r := range n.runs {
-		if r.body.Evidence == n.enclave.Evidence && r.task == nil {
-			continue // its own enclave, which knows the run
-		}
 		m := &session.Resume{Uplink: r.uplink[:]}
 		n.journal.View(func(s *journal.State) {
 			j := s.Runs[r.digest]

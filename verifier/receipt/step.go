@@ -333,6 +333,10 @@ func (c *StepChain) Ended() bool { return c.ended }
 // final; nil before step 1.
 func (c *StepChain) Last() (step *Statement, released bool) { return c.last, c.released }
 
+// Final returns the newest step that is final, with its sequence number; before step 1
+// that is the run statement, number 0. It is what an end statement names.
+func (c *StepChain) Final() (seq uint64, step *Statement) { return c.final.seq, c.final.statement }
+
 // MayOpen says whether a node may open chunks under outputsRoot: only the outputs
 // of the newest step, once it is final (protocol F1).
 func (c *StepChain) MayOpen(outputsRoot Digest) error {
