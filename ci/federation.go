@@ -141,13 +141,13 @@ func StartFederation(t testing.TB, opts ...Option) *Federation {
 	for _, o := range opts {
 		o(&s)
 	}
-	f := &Federation{t: t, settings: s, Dir: t.TempDir(), log: slog.New(slog.DiscardHandler)}
-	switch {
-	case s.output != nil:
-		f.log = slog.New(slog.NewTextHandler(s.output, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	case s.verbose || testing.Verbose():
-		f.log = slog.New(slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	f := &Federation{t: t, settings: s, Dir: t.TempDir()}
+	if s.output == nil {
+		if s.output = (logWriter{t}); !s.verbose && !testing.Verbose() {
+			s.output = kept(t)
+		}
 	}
+	f.log = slog.New(slog.NewTextHandler(s.output, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	v, err := vendor()
 	if err != nil {
 		t.Fatal(err)
@@ -167,13 +167,6 @@ func StartFederation(t testing.TB, opts ...Option) *Federation {
 		f.Nodes = append(f.Nodes, f.StartNode(m))
 	}
 	return f
-}
-
-type logWriter struct{ t testing.TB }
-
-func (w logWriter) Write(b []byte) (int, error) {
-	w.t.Logf("%s", b[:len(b)-1])
-	return len(b), nil
 }
 
 // application is this test binary, which [Main] makes an app.

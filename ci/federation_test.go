@@ -2,6 +2,7 @@ package ci_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -16,13 +17,22 @@ import (
 
 func TestMain(m *testing.M) { ci.Main(m, app) }
 
-// app adds one to every value and says that it saw ten examples.
+// app adds one to every value and says that it saw ten examples. The run's config may
+// have it say another number on a node ("examples member-a") or fail with a text there
+// ("raise member-a").
 func app(_ context.Context, in clientapp.Message) (object.RecordDict, error) {
+	if text, ok := in.RunConfig[fmt.Sprint("raise ", in.NodeConfig["node"])].(string); ok {
+		return nil, errors.New(text)
+	}
+	examples := object.Sint(10)
+	if n, ok := in.RunConfig[fmt.Sprint("examples ", in.NodeConfig["node"])].(int64); ok {
+		examples = object.Sint(n)
+	}
 	arrays, ok := in.Content.Get("arrays").(object.ArrayRecord)
 	if !ok {
 		return nil, fmt.Errorf("no arrays")
 	}
-	metrics := object.MetricRecord{{Key: "num-examples", Value: object.Sint(10)}, {Key: "loss", Value: object.Double(0.5)}}
+	metrics := object.MetricRecord{{Key: "num-examples", Value: examples}, {Key: "loss", Value: object.Double(0.5)}}
 	if in.Type == "evaluate" {
 		return object.RecordDict{{Name: "metrics", Record: metrics}}, nil
 	}

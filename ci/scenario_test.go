@@ -1,0 +1,84 @@
+package ci_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/concordat/concordat/ci"
+	"github.com/concordat/concordat/enclave"
+	"github.com/concordat/concordat/node"
+	"github.com/concordat/concordat/policy"
+)
+
+// trainOnly leaves evaluation out: a run of n rounds has n+1 steps.
+func trainOnly(p *policy.Policy) { p.Nodes.MessageTypes = []string{"train"} }
+
+// dropouts lets a run go on without nodes that do not answer within seconds.
+func dropouts(seconds policy.Seconds) func(*policy.Policy) {
+	return func(p *policy.Policy) {
+		p.Release.Dropouts = policy.DropoutsAllow
+		p.Release.StepDeadline, p.Release.AckDeadline = seconds, seconds
+	}
+}
+
+// joined waits until every node has joined an enclave.
+func joined(t *testing.T, nodes ...*ci.Node) {
+	t.Helper()
+	for _, n := range nodes {
+		n.AwaitKind(t, "joined")
+	}
+}
+
+// start asks n for a run of the whole federation.
+func start(t *testing.T, f *ci.Federation, n *ci.Node, rounds uint64, config map[string]any) ci.Digest {
+	t.Helper()
+	req, err := n.Node.StartRun(node.RunRequest{App: f.App(), Strategy: "fedavg", Rounds: rounds, Config: config, Initial: initial(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return req
+}
+
+// ended waits until n tells the end of the run that a request asked for.
+func ended(t *testing.T, n *ci.Node, request ci.Digest) node.Event {
+	t.Helper()
+	return n.Await(t, "end of the run", func(e node.Event) bool { return e.Kind == "ended" && e.Request == request })
+}
+
+// completed demands that the run completed, and returns its final model as n wrote it.
+func completed(t *testing.T, f *ci.Federation, n *ci.Node, request ci.Digest) string {
+	t.Helper()
+	e := ended(t, n, request)
+	if e.Outcome != "completed" {
+		t.Fatalf("%s: run ended %s: %s", n.Name, e.Outcome, e.Reason)
+	}
+	b, err := os.ReadFile(filepath.Join(filepath.Dir(f.BundleOf(n, e.Run)), "model.npz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// moments hands the events of an enclave to a test.
+type moments chan enclave.Event
+
+func newMoments() moments { return make(moments, 1024) }
+
+// observe is for ci.Observe.
+func (m moments) observe(e enclave.Event) { m <- e }
+
+// await waits for an event.
+func (m moments) await(t *testing.T, kind string, seq uint64) {
+	t.Helper()
+	for {
+		select {
+		case e := <-m:
+			if e.Kind == kind && (seq == 0 || e.Seq == seq) {
+				return
+			}
+		case <-t.Context().Done():
+			t.Fatalf("enclave did not tell %s %d", kind, seq)
+		}
+	}
+}
