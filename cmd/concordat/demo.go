@@ -94,6 +94,7 @@ type demo struct {
 	result demoResult
 
 	isolation string
+	sockets   string // directory of the nodes' control sockets
 	machine   string // file of the genuine machine
 	chain     string // file of the signed policy
 	link      string // address
@@ -170,6 +171,11 @@ func (d *demo) run(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	d.ctx, d.procs.fail, d.events = ctx, fail, newFeed[nodeEvent]()
+	var err error
+	if d.sockets, err = os.MkdirTemp("", "concordat-demo-"); err != nil { // a socket's path is short; --out may not be
+		return err
+	}
+	defer os.RemoveAll(d.sockets)
 	defer d.procs.stop()
 	begin := time.Now()
 	since := func(t time.Time) float64 { return time.Since(t).Round(time.Millisecond).Seconds() }

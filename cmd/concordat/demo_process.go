@@ -111,24 +111,17 @@ func (p *process) follow(r io.Reader, log io.Writer) {
 	io.Copy(log, r) // after a line that is too long: keep the child from blocking
 }
 
-// last returns the last thing that the child said, with its exit status.
+// last returns the last thing that the child said.
 func (p *process) last() string {
-	p.mu.Lock()
-	err := p.err
-	p.mu.Unlock()
-	status := "exit status 0"
-	if err != nil {
-		status = err.Error()
-	}
 	lines, _ := p.lines.since(max(0, p.lines.len()-1))
 	if len(lines) == 0 {
-		return status
+		return "it said nothing"
 	}
 	l := lines[0]
 	if l.Reason != "" {
 		l.Msg += ": " + l.Reason
 	}
-	return fmt.Sprintf("%s (%s)", strings.TrimPrefix(l.Msg, "concordat: "), status)
+	return strings.TrimPrefix(l.Msg, "concordat: ")
 }
 
 // leave says that the child's end is wanted from now on.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -38,18 +40,19 @@ func (d *demo) refused(letter, tried, by, reason string) {
 }
 
 func (d *demo) wrongMeasurement() error {
-	return d.badEnclave("a", "an enclave whose measurement the policy does not list: no node joins it, so none pulls a task", "measurement")
+	other := sha512.Sum384([]byte("another image"))
+	return d.badEnclave("a", "an enclave whose measurement the policy does not list: no node joins it, so none pulls a task", "measurement", "="+hex.EncodeToString(other[:]))
 }
 
 func (d *demo) debugEnclave() error {
-	return d.badEnclave("b", "an enclave with debugging on, whose host can read its memory", "debug")
+	return d.badEnclave("b", "an enclave with debugging on, whose host can read its memory", "debug", "")
 }
 
 // badEnclave starts an enclave on a machine with a fault and demands that every node
 // refuses it.
-func (d *demo) badEnclave(letter, tried, fault string) error {
+func (d *demo) badEnclave(letter, tried, fault, value string) error {
 	machine := filepath.Join(d.state, "machine-"+fault+".json")
-	if _, err := output(d.ctx, d.sim, "machine", "--from", d.machine, "--fault", fault, "--out", machine); err != nil {
+	if _, err := output(d.ctx, d.sim, "machine", "--from", d.machine, "--fault", fault+value, "--out", machine); err != nil {
 		return err
 	}
 	since := d.events.len()
@@ -78,8 +81,11 @@ func (d *demo) badEnclave(letter, tried, fault string) error {
 	if err != nil {
 		return err
 	}
-	if joined {
+	switch {
+	case joined:
 		return fmt.Errorf("case %s: a node joined the enclave with the fault %q", letter, fault)
+	case !strings.Contains(reason, fault):
+		return fmt.Errorf("case %s: the enclave with the fault %q was refused for another reason: %s", letter, fault, reason)
 	}
 	d.refused(letter, tried, fmt.Sprintf("%s, as every node", d.members[0].id), reason)
 	return nil
@@ -174,7 +180,8 @@ func (d *demo) awaitAckRefusals(from int, request string, rest []*hospital) (rea
 }
 
 // noCredential is a node that says it is the first hospital's, with a credential
-// that the hospital did not sign.
+// that the hospital did not sign. The link turns it away; a link that did not would
+// gain nothing, for the enclave asks for the same credential inside the join.
 func (d *demo) noCredential() error {
 	dir := filepath.Join(d.state, "intruder")
 	if err := d.command(nil, "node", "enroll", "--member", string(d.members[0].id), "--witness=false", "--out", dir); err != nil {
@@ -205,7 +212,11 @@ func (d *demo) noCredential() error {
 	if err := d.await("the intruder to be turned away", p.wait); err == nil || d.ctx.Err() != nil {
 		return errors.Join(errors.New("case d: a node without a member's credential was not turned away"), d.ctx.Err())
 	}
-	d.refused("d", fmt.Sprintf("a node with a credential that %s did not sign", d.members[0].id), "the intruder's node", p.last())
+	_, reason, ok := strings.Cut(p.last(), "desc = ") // of the gRPC status with which the link answered
+	if !ok || !strings.Contains(reason, "credential of "+string(d.members[0].id)) {
+		return fmt.Errorf("case d: the intruder's node ended for another reason: %s", p.last())
+	}
+	d.refused("d", fmt.Sprintf("a node with a credential that %s did not sign", d.members[0].id), "the link", reason)
 	return nil
 }
 
@@ -225,10 +236,9 @@ func (d *demo) flippedBit() error {
 	if err == nil {
 		return errors.New("case e: a bundle with one flipped bit was verified")
 	}
-	reason := err.Error()
-	if len(report.Checks) > 0 {
-		reason = obstacle(report)
+	if len(report.Checks) == 0 {
+		return fmt.Errorf("case e: no verdict: %w", err)
 	}
-	d.refused("e", fmt.Sprintf("the bundle with bit 0 of byte %d flipped", len(b)/2), "concordat verify", reason)
+	d.refused("e", fmt.Sprintf("the bundle with bit 0 of byte %d flipped", len(b)/2), "concordat verify", obstacle(report))
 	return nil
 }

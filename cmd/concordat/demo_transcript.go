@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 )
 
@@ -54,7 +55,10 @@ func (t *transcript) line(format string, args ...any) {
 	fmt.Fprintf(t.w, "  %s\n", fmt.Sprintf(format, args...))
 }
 
-// quote prints what a program said, wrapped and set off.
+// longHex is a digest, of which a person compares the start.
+var longHex = regexp.MustCompile("([0-9a-f]{8})[0-9a-f]{24,}")
+
+// quote prints what a program said, wrapped and set off, with digests cut short.
 func (t *transcript) quote(who, text string) {
 	const width = 108
 	indent := strings.Repeat(" ", 5)
@@ -65,7 +69,7 @@ func (t *transcript) quote(who, text string) {
 		}
 		line = ""
 	}
-	for _, word := range strings.Fields(who + ": " + text) {
+	for _, word := range strings.Fields(who + ": " + longHex.ReplaceAllString(text, "$1…")) {
 		if line != "" && len(line)+1+len(word) > width {
 			flush()
 			indent = strings.Repeat(" ", 7)
