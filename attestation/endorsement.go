@@ -19,16 +19,18 @@ const (
 	TypeNVIDIAChain     = "nvidia-chain"     // PEM certificates, leaf first
 	TypeNVIDIAOCSP      = "nvidia-ocsp"      // DER OCSP response (RFC 6960)
 	TypeNVIDIARIM       = "nvidia-rim"       // SWID tag (XML) with reference measurements
+	TypeEventLog        = "tcg-event-log"    // what was measured into PCRs or RTMRs, as package eventlog reads it; nobody signs it, it must replay
 )
 
 var endorsementTypes = []string{
 	TypeAMDVCEK, TypeAMDVLEK, TypeAMDChain, TypeAMDCRL, TypeIntelCollateral,
-	TypeNVIDIAChain, TypeNVIDIAOCSP, TypeNVIDIARIM,
+	TypeNVIDIAChain, TypeNVIDIAOCSP, TypeNVIDIARIM, TypeEventLog,
 }
 
 // Limits of an endorsement set.
 const (
-	MaxEndorsement      = 256 << 10 // bytes of one document
+	MaxEndorsement      = 256 << 10 // bytes of one document that is not an event log
+	MaxEventLog         = 1 << 20   // bytes of one event log
 	MaxEndorsements     = 128       // documents of a set
 	MaxEndorsementBytes = 2 << 20   // of an encoded set
 )
@@ -62,8 +64,8 @@ func (e Endorsement) Digest() Digest { return cose.Sum(e.Encode()) }
 // ParseEndorsement decodes what [Endorsement.Encode] returns and checks its type
 // and size. The document itself is the verifier's to judge.
 func ParseEndorsement(b []byte) (Endorsement, error) {
-	if len(b) > MaxEndorsement+64 {
-		return Endorsement{}, fmt.Errorf("endorsement: %d bytes, limit %d", len(b), MaxEndorsement)
+	if len(b) > MaxEventLog+64 {
+		return Endorsement{}, fmt.Errorf("endorsement: %d bytes, limit %d", len(b), MaxEventLog)
 	}
 	var d document
 	if err := cose.Unmarshal(b, &d); err != nil {
@@ -80,8 +82,12 @@ func (e Endorsement) check() error {
 	if !slices.Contains(endorsementTypes, e.Type) {
 		return fmt.Errorf("endorsement: unknown type %.40q", e.Type)
 	}
-	if len(e.Data) == 0 || len(e.Data) > MaxEndorsement {
-		return fmt.Errorf("endorsement: %s of %d bytes, limit %d", e.Type, len(e.Data), MaxEndorsement)
+	limit := MaxEndorsement
+	if e.Type == TypeEventLog {
+		limit = MaxEventLog
+	}
+	if len(e.Data) == 0 || len(e.Data) > limit {
+		return fmt.Errorf("endorsement: %s of %d bytes, limit %d", e.Type, len(e.Data), limit)
 	}
 	return nil
 }

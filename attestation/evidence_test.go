@@ -110,10 +110,16 @@ func TestEndorsementLimits(t *testing.T) {
 		"type":  {Type: "x509", Data: []byte("a")},
 		"empty": {Type: TypeAMDCRL},
 		"large": {Type: TypeAMDCRL, Data: make([]byte, MaxEndorsement+1)},
+		"log":   {Type: TypeEventLog, Data: make([]byte, MaxEventLog+1)},
 	} {
 		if _, err := NewEndorsements(e); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+	// An event log may be larger than a vendor's document.
+	log := Endorsement{Type: TypeEventLog, Data: make([]byte, MaxEventLog)}
+	if got, err := ParseEndorsement(log.Encode()); err != nil || len(got.Data) != MaxEventLog {
+		t.Errorf("largest event log: %v", err)
 	}
 	s := new(Endorsements)
 	for i := range MaxEndorsements {

@@ -15,6 +15,7 @@ const (
 	measurementSize = 48 // SHA-384: SNP MEASUREMENT, TDX MRTD, RTMR and MRSIGNERSEAM
 	chipIDSize      = 64 // SNP CHIP_ID
 	turinIDSize     = 8  // the part of CHIP_ID that Turin fills
+	pcrSize         = 32 // SHA-256: PCR of a TPM
 	piidSize        = 16 // platform instance id of a PCK certificate
 	maxDeviceSize   = 20 // a certificate's serial number (RFC 5280 4.1.2.2)
 )
@@ -31,6 +32,9 @@ func (c *checker) platforms(p *Platforms) {
 	}
 	if p.GPU != nil {
 		c.gpu("platforms.gpu", p.GPU)
+	}
+	if p.TPM != nil {
+		c.tpm("platforms.tpm", p.TPM)
 	}
 }
 
@@ -87,6 +91,40 @@ func (c *checker) tdx(at string, t *TDX) {
 	c.sized(at+".mr_signer_seam", t.MRSignerSEAM, measurementSize)
 	if t.AllowMigration {
 		c.add(at+".allow_migration", "is true, but a guest that can migrate is always refused")
+	}
+	c.events(at+".events", t.Events, 3, measurementSize)
+}
+
+// maxPCR is the last PCR that only a restart resets (TCG PC Client Platform TPM
+// Profile, table "PCR attributes").
+const maxPCR = 15
+
+func (c *checker) tpm(at string, t *TPM) {
+	if len(t.PCRs) == 0 && len(t.Events) == 0 {
+		c.add(at, "names neither pcrs nor events: nothing would pin what runs above the paravisor")
+	}
+	sorted(c, at+".pcrs", t.PCRs, func(a, b PCR) int { return cmp.Compare(a.Index, b.Index) })
+	for i, p := range t.PCRs {
+		field := fmt.Sprintf("%s.pcrs[%d]", at, i)
+		if p.Index > maxPCR {
+			c.add(field+".index", "is %d, want 0 to %d: the others can be reset", p.Index, maxPCR)
+		}
+		c.reference(field+".values", p.Values, pcrSize)
+	}
+	c.events(at+".events", t.Events, maxPCR, pcrSize)
+}
+
+func (c *checker) events(at string, list []Event, last uint64, size int) {
+	sorted(c, at, list, func(a, b Event) int {
+		return cmp.Or(cmp.Compare(a.Register, b.Register), bytes.Compare(a.Digest, b.Digest))
+	})
+	for i, e := range list {
+		field := fmt.Sprintf("%s[%d]", at, i)
+		if e.Register > last {
+			c.add(field+".register", "is %d, want 0 to %d", e.Register, last)
+		}
+		c.sized(field+".digest", e.Digest, size)
+		c.text(field+".name", e.Name)
 	}
 }
 

@@ -195,6 +195,7 @@ func (l *terms) platforms(p *Platforms) {
 		l.yes(at+"mr_config_id", t.MRConfigID, EffectStricter)
 		l.value(at+"mr_signer_seam", t.MRSignerSEAM.String())
 		l.yes(at+"allow_migration", t.AllowMigration, EffectWeaker)
+		l.events(at+"events", t.Events)
 	}
 	if g := p.GPU; g != nil {
 		const at = "platforms.gpu."
@@ -207,6 +208,27 @@ func (l *terms) platforms(p *Platforms) {
 			l.set(at+"measurements", m.Name+" "+m.Digest.String(), EffectWeaker)
 		}
 		set(l, at+"devices", anyOf(g.Devices, g.AnyDevice), EffectWeaker)
+	}
+	if t := p.TPM; t != nil {
+		const at = "platforms.tpm."
+		l.set("platforms", "tpm", EffectNone) // another form of enclave is accepted, and the one before is not
+		for _, r := range t.PCRs {
+			field := fmt.Sprintf("%spcrs[%d]", at, r.Index)
+			l.set(at+"pcrs", strconv.FormatUint(r.Index, 10), EffectStricter)
+			set(l, field+".values", r.Values, EffectWeaker)
+		}
+		l.events(at+"events", t.Events)
+	}
+}
+
+// events have no effect of their own: one more event widens what a register may
+// hold, and the first one closes the register.
+func (l *terms) events(field string, list []Event) {
+	for _, e := range list {
+		at := fmt.Sprintf("%s[%d/%s]", field, e.Register, e.Digest)
+		l.set(field, fmt.Sprintf("%d/%s", e.Register, e.Digest), EffectNone)
+		l.yes(at+".required", e.Required, EffectStricter)
+		l.value(at+".name", e.Name)
 	}
 }
 

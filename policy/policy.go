@@ -63,6 +63,10 @@ type Platforms struct {
 	SNP *SNP `cbor:"1,keyasint,omitempty"`
 	TDX *TDX `cbor:"2,keyasint,omitempty"`
 	GPU *GPU `cbor:"3,keyasint,omitempty"` // nil: no GPU evidence is expected, and any is refused
+	// TPM demands that every enclave runs under a paravisor that gives it a vTPM,
+	// as on Azure: SNP and TDX then measure the paravisor, TPM what runs above it.
+	// Nil: vTPM evidence is refused.
+	TPM *TPM `cbor:"4,keyasint,omitempty"`
 }
 
 // Hex is a byte string that people see in hex.
@@ -107,6 +111,7 @@ type TDX struct {
 	MRConfigID     bool     `cbor:"8,keyasint"` // as SNP.HostData, for MRCONFIGID[:32]
 	MRSignerSEAM   Hex      `cbor:"9,keyasint"` // 48 bytes; zeros are Intel's own module
 	AllowMigration bool     `cbor:"10,keyasint"`
+	Events         []Event  `cbor:"11,keyasint"` // of RTMR 0 to 3, digests of 48 bytes; sorted; see [Event]
 }
 
 // RTMRs is one accepted combination of run-time measurement registers 0 to 2,
@@ -115,6 +120,31 @@ type RTMRs struct {
 	RTMR0 Hex `cbor:"1,keyasint"`
 	RTMR1 Hex `cbor:"2,keyasint"`
 	RTMR2 Hex `cbor:"3,keyasint"`
+}
+
+// TPM says what a vTPM must have measured. At least one of PCRs and Events is
+// not empty; all values are of the SHA-256 bank.
+type TPM struct {
+	PCRs   []PCR   `cbor:"1,keyasint"` // pinned registers, sorted by index
+	Events []Event `cbor:"2,keyasint"` // of PCR 0 to 15, digests of 32 bytes; sorted; see [Event]
+}
+
+// PCR pins one register of a TPM.
+type PCR struct {
+	Index  uint64 `cbor:"1,keyasint"` // 0 to 15: the others can be reset without a restart
+	Values []Hex  `cbor:"2,keyasint"` // accepted values, 32 bytes each; not empty, sorted
+}
+
+// Event is one measured event that may stand in an event log. A register with at
+// least one Event is closed: the log must replay to its value, every event of the
+// log in it must be one of the policy's, and the required ones must be there. How
+// often an event stands there, and in which order, does not matter. The other
+// registers are not touched.
+type Event struct {
+	Register uint64 `cbor:"1,keyasint"` // number of the PCR or RTMR
+	Digest   Hex    `cbor:"2,keyasint"` // what was extended, not the event's data
+	Required bool   `cbor:"3,keyasint"`
+	Name     string `cbor:"4,keyasint"` // for people
 }
 
 // GPU says which NVIDIA GPUs are accepted beside the CPU.

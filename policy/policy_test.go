@@ -86,6 +86,11 @@ func example() *Policy {
 				XFAMMask:      0x602e7,
 				MRConfigID:    true,
 				MRSignerSEAM:  make(Hex, 48),
+				Events:        []Event{{Register: 3, Digest: fill(48, 11), Required: true, Name: "app started"}, {Register: 3, Digest: fill(48, 12), Name: "clock set"}},
+			},
+			TPM: &TPM{
+				PCRs:   []PCR{{Index: 4, Values: []Hex{fill(32, 13), fill(32, 14)}}, {Index: 11, Values: []Hex{fill(32, 15)}}},
+				Events: []Event{{Register: 7, Digest: fill(32, 16), Required: true, Name: "secure boot on"}},
 			},
 			GPU: &GPU{
 				Architectures: []string{"blackwell", "hopper"},

@@ -56,6 +56,7 @@ var fields = map[reflect.Type][]field{
 		{goName: "SNP", name: "snp", doc: "AMD SEV-SNP; guests with debugging or migration are always refused", form: formOptional},
 		{goName: "TDX", name: "tdx", doc: "Intel TDX; guests with debugging or migration are always refused", form: formOptional},
 		{goName: "GPU", name: "gpu", doc: "NVIDIA GPUs in confidential mode; left out, evidence of a GPU is refused", form: formOptional},
+		{goName: "TPM", name: "tpm", doc: "vTPM of a paravisor, as on Azure: given, every enclave must have one, and snp and tdx describe the paravisor; left out, evidence of a vTPM is refused", form: formOptional},
 	},
 	reflect.TypeFor[policy.SNP](): {
 		{goName: "Products", name: "products", doc: "product lines", words: []string{"Genoa", "Milan", "Turin"}},
@@ -86,11 +87,26 @@ var fields = map[reflect.Type][]field{
 		{goName: "MRConfigID", name: "mr_config_id", doc: "true demands that the guest was bound to this federation at launch (MRCONFIGID)"},
 		{goName: "MRSignerSEAM", name: "mr_signer_seam", doc: "signer of the TDX module, 48 bytes; zeros are Intel"},
 		{goName: "AllowMigration", name: "allow_migration", doc: "always false: a guest that can migrate is refused"},
+		{goName: "Events", name: "events", doc: "measured events of RTMR 0 to 3; a register with an entry may hold no other event, and the event log must travel with the evidence", form: formOptional},
 	},
 	reflect.TypeFor[policy.RTMRs](): {
 		{goName: "RTMR0", name: "rtmr0", doc: "48 bytes"},
 		{goName: "RTMR1", name: "rtmr1", doc: "48 bytes"},
 		{goName: "RTMR2", name: "rtmr2", doc: "48 bytes"},
+	},
+	reflect.TypeFor[policy.TPM](): {
+		{goName: "PCRs", name: "pcrs", doc: "pinned registers of the SHA-256 bank", form: formOptional},
+		{goName: "Events", name: "events", doc: "measured events of PCR 0 to 15; a register with an entry may hold no other event, and the event log must travel with the evidence", form: formOptional},
+	},
+	reflect.TypeFor[policy.PCR](): {
+		{goName: "Index", name: "index", doc: "0 to 15"},
+		{goName: "Values", name: "values", doc: "accepted values, 32 bytes each"},
+	},
+	reflect.TypeFor[policy.Event](): {
+		{goName: "Register", name: "register", doc: "number of the register"},
+		{goName: "Digest", name: "digest", doc: "what was extended: 48 bytes in an RTMR, 32 in a PCR"},
+		{goName: "Required", name: "required", doc: "true demands that the event happened"},
+		{goName: "Name", name: "name", doc: "for people: what the event stands for"},
 	},
 	reflect.TypeFor[policy.GPU](): {
 		{goName: "Architectures", name: "architectures", doc: "accepted architectures", words: []string{"blackwell", "hopper"}},

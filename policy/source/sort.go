@@ -2,6 +2,7 @@ package source
 
 import (
 	"cmp"
+	"fmt"
 	"reflect"
 	"slices"
 
@@ -46,6 +47,10 @@ func sortKey(v reflect.Value) string {
 		return x.Product
 	case policy.RTMRs:
 		return string(x.RTMR0) + string(x.RTMR1) + string(x.RTMR2)
+	case policy.PCR:
+		return fmt.Sprintf("%020d", x.Index)
+	case policy.Event:
+		return fmt.Sprintf("%020d", x.Register) + string(x.Digest)
 	case policy.GPUMeasured:
 		return string(x.Digest[:])
 	case policy.App:
