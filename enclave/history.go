@@ -37,6 +37,7 @@ type loggedRun struct {
 	by        receipt.Enclave
 	steps     []loggedStep       // every step and release statement, in log order
 	ended     *receipt.Statement // nil until then
+	without   map[Digest]bool    // nodes that came back without a step to resume it from
 }
 
 type loggedStep struct {

@@ -27,7 +27,7 @@ func (e *Enclave) resume(n *node, m *session.Resume) error {
 		if logged := e.history.runs[digest]; logged != nil && logged.ended != nil {
 			return e.send(n, &session.Ended{Statement: logged.ended.Raw()})
 		}
-		if r, err = e.revive(digest, m); err != nil {
+		if r, err = e.revive(n, digest, m); err != nil {
 			return fmt.Errorf("run %s not resumed: %w", digest.Short(), err)
 		}
 	}
@@ -106,7 +106,7 @@ func (r *run) catchUp(n *node, m *session.Resume) error {
 
 // revive rebuilds a run from the log and a node's word about its context; every word
 // is checked against the run statement, which the log has.
-func (e *Enclave) revive(digest Digest, m *session.Resume) (*run, error) {
+func (e *Enclave) revive(n *node, digest Digest, m *session.Resume) (*run, error) {
 	logged := e.history.runs[digest]
 	switch {
 	case logged == nil:
@@ -118,6 +118,9 @@ func (e *Enclave) revive(digest Digest, m *session.Resume) (*run, error) {
 	cohort, err := receipt.ParseCohort(m.Offer.Cohort)
 	if err != nil {
 		return nil, err
+	}
+	if _, ok := cohort.Member(n.id); !ok {
+		return nil, errors.New("node is not of the cohort")
 	}
 	switch {
 	case cohort.Digest() != body.Cohort:
@@ -162,7 +165,15 @@ func (e *Enclave) revive(digest Digest, m *session.Resume) (*run, error) {
 			return r, nil
 		}
 	}
-	return nil, errors.New("the node has none of the newest steps that the log shows released; another will")
+	if logged.without == nil {
+		logged.without = map[Digest]bool{}
+	}
+	if logged.without[n.id] = true; len(logged.without) < len(cohort) {
+		return nil, errors.New("the node has none of the newest steps that the log shows released; another may")
+	}
+	e.runs[digest] = r
+	r.fail("other", "the enclave before was lost before any node had the last step")
+	return r, nil
 }
 
 func findTask(tasks []session.Task, step Digest) *session.Task {

@@ -325,7 +325,8 @@ func (r *run) fail(code, reason string) {
 	r.end(receipt.Failed, code)
 }
 
-// end signs the end statement and tells the cohort once it is witnessed.
+// end signs the end statement and tells the cohort once it is witnessed. The run stays
+// in memory for nodes that come back later.
 func (r *run) end(outcome, code string) {
 	if r.ended {
 		return
@@ -341,7 +342,11 @@ func (r *run) end(outcome, code string) {
 	}
 	r.ending = s
 	r.e.whenPublished(s.Digest(), func() {
-		r.broadcast(&session.Ended{Statement: s.Raw()}) // the run stays, for nodes that come back
+		for _, c := range r.cohort { // those too that had not accepted yet, or not again
+			if n := r.e.nodes[c.Node]; n != nil {
+				r.send(n, &session.Ended{Statement: s.Raw()})
+			}
+		}
 		r.e.log.InfoContext(r.e.ctx, "run ended", "run", r.digest.Short(), "outcome", outcome)
 		r.e.observe("ended", seq)
 	})

@@ -62,7 +62,7 @@ func (n *Node) presence(instance string) {
 // unlogged returns the statements of running runs that the mirror lacks, in order.
 func (n *Node) unlogged() (list [][]byte) {
 	for _, r := range n.runs {
-		for _, s := range r.recent {
+		for _, s := range append([][]byte{r.statement}, r.recent...) {
 			if _, ok := n.history.published[cose.Sum(s)]; !ok {
 				list = append(list, s)
 			}

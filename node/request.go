@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/concordat/concordat/attestation"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/session"
 	"github.com/concordat/concordat/verifier/receipt"
@@ -24,9 +25,10 @@ type RunRequest struct {
 // request is one that was signed. It lives in memory: a run that no enclave has taken
 // when the node stops is asked for again by the user.
 type request struct {
-	digest Digest
-	msg    *session.RunRequest
-	sent   bool
+	digest   Digest
+	msg      *session.RunRequest
+	notAfter time.Time
+	sentTo   attestation.ID // the enclave that has it, or none
 }
 
 // requestLife is how long an enclave may take a request.
@@ -59,8 +61,10 @@ func (n *Node) startRun(q RunRequest) (Digest, error) {
 	config := cose.Marshal(q.Config)
 	body := &receipt.RunRequest{
 		App: q.App, Config: cose.Sum(config), Strategy: q.Strategy, Rounds: q.Rounds, ResultsTo: string(n.cfg.Member),
-		NotAfter: uint64(n.cfg.Now().Add(requestLife).Unix()), Cohort: q.Cohort,
+		Cohort: q.Cohort,
 	}
+	notAfter := n.cfg.Now().Add(requestLife)
+	body.NotAfter = uint64(notAfter.Unix())
 	if _, err := rand.Read(body.Nonce[:]); err != nil {
 		return Digest{}, err
 	}
@@ -72,7 +76,7 @@ func (n *Node) startRun(q RunRequest) (Digest, error) {
 		n.loop.Stop(err)
 		return Digest{}, err
 	}
-	r := &request{digest: s.Digest(), msg: &session.RunRequest{Statement: s.Raw(), Config: config, Initial: q.Initial}}
+	r := &request{digest: s.Digest(), notAfter: notAfter, msg: &session.RunRequest{Statement: s.Raw(), Config: config, Initial: q.Initial}}
 	if size := len(session.EncodeMessage(r.msg)); size > session.MaxMessage {
 		return Digest{}, fmt.Errorf("run request of %d bytes, limit %d: the initial arrays are too large for a request", size, session.MaxMessage)
 	}
@@ -82,31 +86,45 @@ func (n *Node) startRun(q RunRequest) (Digest, error) {
 	return r.digest, nil
 }
 
-// sendRequests hands what waits to the joined enclave.
+// sendRequests hands what waits to the joined enclave: also what an enclave before it
+// took and began no run for.
 func (n *Node) sendRequests() {
 	if n.enclave == nil {
 		return
 	}
 	for _, r := range n.requests {
-		if r.sent {
+		if r.sentTo == n.enclave.Instance || n.began(r.digest) || n.cfg.Now().After(r.notAfter) {
 			continue
 		}
 		if err := n.send(r.msg); err != nil {
 			n.log.WarnContext(n.ctx, "run request waits", "request", r.digest.Short(), "reason", err.Error())
 			return
 		}
-		r.sent = true
+		r.sentTo = n.enclave.Instance
 	}
 }
 
-// ownRequest reports whether this node's own user asked for it.
-func (n *Node) ownRequest(digest Digest) bool {
-	for _, r := range n.requests {
-		if r.digest == digest {
+// began reports whether a run answers a request, as far as this node knows.
+func (n *Node) began(request Digest) bool {
+	if n.history.requests[request] {
+		return true
+	}
+	for _, r := range n.runs {
+		if r.request == request {
 			return true
 		}
 	}
 	return false
+}
+
+// ownRequest returns the request if this node's own user asked for it, or nil.
+func (n *Node) ownRequest(digest Digest) *request {
+	for _, r := range n.requests {
+		if r.digest == digest {
+			return r
+		}
+	}
+	return nil
 }
 
 // refusedBy tells what the enclave refused.

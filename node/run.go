@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/concordat/concordat/chunkstore"
 	"github.com/concordat/concordat/internal/cose"
@@ -18,18 +19,19 @@ import (
 
 // run is a run that this node takes part in. The loop owns it.
 type run struct {
-	n       *Node
-	digest  Digest
-	body    *receipt.Run
-	request Digest
-	cohort  receipt.Cohort
-	config  []byte
-	chain   *receipt.StepChain
-	uplink  [32]byte
-	down    *[32]byte
-	task    *task                         // the newest released step
-	sent    map[Digest]*receipt.Statement // contributions, by the step that they answer
-	recent  [][]byte                      // the newest statements of the run's enclave, oldest first
+	n         *Node
+	digest    Digest
+	body      *receipt.Run
+	request   Digest
+	cohort    receipt.Cohort
+	config    []byte
+	chain     *receipt.StepChain
+	uplink    [32]byte
+	down      *[32]byte
+	task      *task                         // the newest released step
+	sent      map[Digest]*receipt.Statement // contributions, by the step that they answer
+	statement []byte                        // the run statement
+	recent    [][]byte                      // the newest statements of the run's enclave, oldest first
 }
 
 // restoreRuns rebuilds the runs that had not ended from the journal.
@@ -125,7 +127,7 @@ func (n *Node) newRun(u *receipt.Unverified, key cose.Key, by receipt.Enclave, m
 	if err != nil {
 		return nil, err
 	}
-	return &run{n: n, digest: s.Digest(), body: body, request: body.Request, cohort: c, config: m.Config, chain: chain, sent: map[Digest]*receipt.Statement{}}, nil
+	return &run{n: n, digest: s.Digest(), statement: s.Raw(), body: body, request: body.Request, cohort: c, config: m.Config, chain: chain, sent: map[Digest]*receipt.Statement{}}, nil
 }
 
 // message acts on what the enclave said.
@@ -195,7 +197,11 @@ func (n *Node) approves(r *run) error {
 	if age := n.cfg.Now().Sub(n.enclave.result.At()); age > n.policy.Evidence.MaxAge.Duration() {
 		return fmt.Errorf("the enclave's evidence is %s old, the policy allows %s", age, n.policy.Evidence.MaxAge.Duration())
 	}
-	if n.cfg.Approve == ApproveEachRun && !n.ownRequest(r.request) {
+	own := n.ownRequest(r.request)
+	if own != nil && n.cfg.Now().After(own.notAfter) {
+		return fmt.Errorf("request %s of this node was to be taken before %s: somebody held it back", r.request.Short(), own.notAfter.UTC().Format(time.RFC3339))
+	}
+	if n.cfg.Approve == ApproveEachRun && own == nil {
 		return fmt.Errorf("this node's owner approves each run (approve: %s), and has not approved request %s", ApproveEachRun, r.request.Short())
 	}
 	return nil
