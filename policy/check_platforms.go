@@ -133,8 +133,8 @@ func (c *checker) gpu(at string, g *GPU) {
 	c.positive(at+".min_count", g.MinCount)
 	c.dotted(at+".min_driver", g.MinDriver, 10)
 	c.dotted(at+".min_vbios", g.MinVBIOS, 16)
-	if len(g.Measurements) == 0 {
-		c.add(at+".measurements", "missing: want at least one accepted set")
+	if len(g.Measurements) == 0 && !g.RIM {
+		c.add(at+".measurements", "missing: want at least one accepted set, or rim")
 	}
 	sorted(c, at+".measurements", g.Measurements, func(a, b GPUMeasured) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
 	for i, m := range g.Measurements {
@@ -149,6 +149,24 @@ func (c *checker) gpu(at string, g *GPU) {
 		sizes[i] = i + 1
 	}
 	c.allowed(at+".devices", g.Devices, g.AnyDevice, sizes...)
+	if len(g.Denied) > 0 {
+		c.reference(at+".denied", g.Denied, sizes...)
+	}
+	if len(g.Modes) > 0 {
+		c.known(at+".modes", g.Modes, "mpt", "ppcie", "spt", "unstated")
+	}
+	if g.AllowRIMHold && !g.RIM {
+		c.add(at+".allow_rim_hold", "is true, but no manifest is read without rim")
+	}
+	if slices.Contains(g.Modes, "ppcie") && g.MinSwitches == 0 {
+		c.add(at+".min_switches", "is 0, but in mode ppcie the switches see everything: want evidence of them")
+	}
+	switch {
+	case g.MinSwitches > 0:
+		c.dotted(at+".min_switch_vbios", g.MinSwitchVBIOS, 16)
+	case g.MinSwitchVBIOS != "":
+		c.add(at+".min_switch_vbios", "is set, but no switch is accepted: set min_switches")
+	}
 }
 
 // allowed demands a list or the word that stands for everything, not both and

@@ -208,6 +208,13 @@ func (l *terms) platforms(p *Platforms) {
 			l.set(at+"measurements", m.Name+" "+m.Digest.String(), EffectWeaker)
 		}
 		set(l, at+"devices", anyOf(g.Devices, g.AnyDevice), EffectWeaker)
+		l.yes(at+"rim", g.RIM, EffectWeaker)
+		set(l, at+"modes", g.acceptedModes(), EffectWeaker)
+		set(l, at+"denied", g.Denied, EffectStricter)
+		l.value(at+"max_ocsp_age", strconv.FormatUint(uint64(g.MaxOCSPAge), 10)+" s") // 0 is another field's bound
+		l.yes(at+"allow_rim_hold", g.AllowRIMHold, EffectWeaker)
+		l.number(at+"min_switches", g.MinSwitches, EffectStricter)
+		l.value(at+"min_switch_vbios", g.MinSwitchVBIOS)
 	}
 	if t := p.TPM; t != nil {
 		const at = "platforms.tpm."

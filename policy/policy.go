@@ -153,9 +153,29 @@ type GPU struct {
 	MinCount      uint64        `cbor:"2,keyasint"` // at least 1
 	MinDriver     string        `cbor:"3,keyasint"` // dotted decimal, compared number by number
 	MinVBIOS      string        `cbor:"4,keyasint"` // dotted hex, compared number by number
-	Measurements  []GPUMeasured `cbor:"5,keyasint"` // accepted runtime measurement sets; not empty
+	Measurements  []GPUMeasured `cbor:"5,keyasint"` // accepted runtime measurement sets; empty only with RIM
 	Devices       []Hex         `cbor:"6,keyasint"` // accepted ueids (serial numbers of the device certificate); empty only with AnyDevice
 	AnyDevice     bool          `cbor:"7,keyasint"` // as SNP.AnyChip
+
+	// RIM accepts measurements by NVIDIA's signed reference manifests of the
+	// report's driver and VBIOS too. A pinned set goes first and needs no manifest.
+	RIM bool `cbor:"8,keyasint,omitempty"`
+	// Modes are the accepted feature modes, sorted: "mpt", "ppcie", "spt", and
+	// "unstated" for a driver too old to say. Empty is all but "ppcie".
+	Modes []string `cbor:"9,keyasint,omitempty"`
+	// Denied are ueids that are refused whatever else accepts them, sorted.
+	Denied []Hex `cbor:"10,keyasint,omitempty"`
+	// MaxOCSPAge bounds the age of OCSP responses; 0 is Evidence.MaxCollateralAge.
+	MaxOCSPAge Seconds `cbor:"11,keyasint,omitempty"`
+	// AllowRIMHold accepts a manifest whose signer's certificates are on hold, as
+	// NVIDIA does to them before it revokes or releases. A device on hold is never
+	// accepted.
+	AllowRIMHold bool `cbor:"12,keyasint,omitempty"`
+	// MinSwitches is the number of NVLink switches that an enclave must have
+	// evidence of; 0 refuses evidence of a switch. Devices, Denied, Measurements
+	// and RIM are for switches too.
+	MinSwitches    uint64 `cbor:"13,keyasint,omitempty"`
+	MinSwitchVBIOS string `cbor:"14,keyasint,omitempty"` // as MinVBIOS; set exactly where MinSwitches is
 }
 
 // GPUMeasured pins one exact set of GPU measurements.

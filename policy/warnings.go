@@ -28,6 +28,8 @@ func (p *Policy) Warnings() []string {
 	}
 	if g := p.Platforms.GPU; g != nil {
 		warn(g.AnyDevice, "any NVIDIA GPU of the architectures is accepted")
+		warn(g.AllowRIMHold, "NVIDIA's reference manifests are accepted while their signer's certificates are on hold")
+		warn(g.Accepts("ppcie"), "GPUs in protected-PCIe mode are accepted: what they send each other is in clear on NVLink")
 	}
 	warn(len(p.Apps) == 0, "no app is listed: no run can start")
 	for _, a := range p.Apps {

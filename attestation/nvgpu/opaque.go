@@ -15,14 +15,18 @@ type FieldType uint16
 // they are kept and decide nothing.
 const (
 	FieldDriver      FieldType = 3  // driver version, ASCII, ends with NUL
-	FieldVBIOS       FieldType = 6  // VBIOS version: u32, then a byte, little-endian, in 8 bytes
+	FieldVBIOS       FieldType = 6  // see [Report.VBIOS]
 	FieldNVDEC0      FieldType = 11 // one byte, see [Report.SkipsNVDEC0]
 	FieldBoardID     FieldType = 14 // u32
 	FieldChipSKU     FieldType = 15 // ASCII, ends with NUL
 	FieldProject     FieldType = 17 // ASCII, ends with NUL
 	FieldProjectSKU  FieldType = 18 // ASCII, ends with NUL
 	FieldFWID        FieldType = 20 // SHA-384 of the firmware that the leaf certificate names
+	FieldPCIe        FieldType = 21 // one byte: 0xAA in protected-PCIe mode, see [Report.Feature]
+	FieldPDI         FieldType = 22 // see [Report.Switches] and [Report.PDI]
+	FieldGPUs        FieldType = 26 // of a switch, see [Report.LinksGPU]
 	FieldVersion     FieldType = 34 // version of the opaque data
+	FieldChipInfo    FieldType = 35 // Blackwell: the chip's name, ASCII, ends with NUL
 	FieldFeatureFlag FieldType = 36 // one byte, see [Feature]
 )
 
@@ -92,41 +96,4 @@ func (r *Report) FWID() ([MeasurementSize]byte, bool, error) {
 		return [MeasurementSize]byte{}, false, fmt.Errorf("nvgpu: FWID of %d bytes, want %d", len(b), MeasurementSize)
 	}
 	return [MeasurementSize]byte(b), true, nil
-}
-
-// Feature is the mode of the device's confidential computing (opaque field 36).
-// Reports of older drivers do not state it.
-type Feature byte
-
-// The modes.
-const (
-	SinglePassThrough Feature = 0 // SPT: one GPU, all links closed
-	MultiPassThrough  Feature = 1 // MPT: several GPUs, NVLink encrypted
-	ProtectedPCIe     Feature = 2 // PPCIE: NVLink and switches in clear
-)
-
-// String names the mode as NVIDIA does.
-func (f Feature) String() string {
-	switch f {
-	case SinglePassThrough:
-		return "SPT"
-	case MultiPassThrough:
-		return "MPT"
-	case ProtectedPCIe:
-		return "PPCIE"
-	}
-	return fmt.Sprintf("feature %d", byte(f))
-}
-
-// Feature returns the stated mode, or false where the report states none. A field
-// that is not one byte, or a byte with zeros after it, is an error.
-func (r *Report) Feature() (Feature, bool, error) {
-	b, ok := r.Field(FieldFeatureFlag)
-	if !ok {
-		return 0, false, nil
-	}
-	if len(b) == 0 || len(b) > 8 || len(bytes.Trim(b[1:], "\x00")) > 0 {
-		return 0, false, fmt.Errorf("nvgpu: feature flag %x is not one small number", b)
-	}
-	return Feature(b[0]), true, nil
 }

@@ -3,6 +3,7 @@ package nvgpu
 import (
 	"bytes"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -81,21 +82,31 @@ func (r *Report) Driver() (string, error) {
 	return s, nil
 }
 
-// VBIOS returns the VBIOS version in NVIDIA's spelling, upper-case hex: the bytes
-// 00 9f 00 96 01 00 00 00 are "96.00.9F.00.01".
+// VBIOS returns the VBIOS version in NVIDIA's spelling, upper-case hex. A GPU
+// states it in 8 bytes: a u32 and a byte, little-endian, and zeros, so that
+// 00 9f 00 96 01 00 00 00 are "96.00.9F.00.01". A switch states it in ASCII.
 func (r *Report) VBIOS() (string, error) {
 	b, ok := r.Field(FieldVBIOS)
 	if !ok {
 		return "", fmt.Errorf("nvgpu: the report states no VBIOS version")
 	}
-	if len(b) != 8 || b[5]|b[6]|b[7] != 0 {
+	if len(b) != 8 {
+		s := strings.ToUpper(string(bytes.TrimRight(b, "\x00")))
+		if !vbiosForm.MatchString(s) {
+			return "", fmt.Errorf("nvgpu: VBIOS version %.40q is neither 8 bytes nor five numbers in text", s)
+		}
+		return s, nil
+	}
+	if b[5]|b[6]|b[7] != 0 {
 		return "", fmt.Errorf("nvgpu: VBIOS version %x is not five bytes and three zeros", b)
 	}
 	return fmt.Sprintf("%02X.%02X.%02X.%02X.%02X", b[3], b[2], b[1], b[0], b[4]), nil
 }
 
-// EncodeVBIOS is the inverse of [Report.VBIOS]: the data of [FieldVBIOS] for a
-// version of five parts.
+var vbiosForm = regexp.MustCompile(`^[0-9A-F]{2}(\.[0-9A-F]{2}){4}$`)
+
+// EncodeVBIOS is the inverse of [Report.VBIOS] for a GPU: the 8 bytes of
+// [FieldVBIOS] for a version of five parts.
 func EncodeVBIOS(s string) ([]byte, error) {
 	v, err := ParseVBIOS(s)
 	if err != nil {

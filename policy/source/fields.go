@@ -115,6 +115,13 @@ var fields = map[reflect.Type][]field{
 		{goName: "MinVBIOS", name: "min_vbios", doc: "smallest VBIOS version, such as 96.00.9F.00.01"},
 		{goName: "Measurements", name: "measurements", doc: "accepted sets of run-time measurements"},
 		{goName: "Devices", name: "devices", doc: "accepted GPUs by the serial number of their device certificate, or any", form: formAny, flag: "AnyDevice"},
+		{goName: "RIM", name: "rim", doc: "accept measurements by NVIDIA's signed reference manifests too, where no pinned set matches", form: formOptional},
+		{goName: "Modes", name: "modes", doc: "accepted modes; left out, all but ppcie; unstated is a driver too old to say", words: []string{"mpt", "ppcie", "spt", "unstated"}, form: formOptional},
+		{goName: "Denied", name: "denied", doc: "GPUs and switches that are refused, by the serial number of their device certificate", form: formOptional},
+		{goName: "MaxOCSPAge", name: "max_ocsp_age", doc: "of responses about NVIDIA's certificates; 0 is evidence.max_collateral_age", form: formOptional},
+		{goName: "AllowRIMHold", name: "allow_rim_hold", doc: "accept manifests whose signer's certificates are on hold", form: formOptional},
+		{goName: "MinSwitches", name: "min_switches", doc: "NVLink switches that an enclave must have evidence of; 0 refuses any", form: formOptional},
+		{goName: "MinSwitchVBIOS", name: "min_switch_vbios", doc: "smallest VBIOS version of a switch, such as 96.10.55.00.01", form: formOptional},
 	},
 	reflect.TypeFor[policy.GPUMeasured](): {
 		{goName: "Name", name: "name", doc: "for people: the driver and VBIOS that the set stands for"},
