@@ -73,6 +73,7 @@ func (e *Enclave) runRequest(n *node, m *session.RunRequest) error {
 	app := e.policy.App(body.App)
 	switch {
 	case e.used(s.Digest()):
+		e.abandon(s.Digest())
 		return refused("policy", "run request %s was used before", s.Digest().Short())
 	case e.history.denials.Contains(policy.DenyApp, body.App[:]):
 		return refused("policy", "app %s is denied", body.App.Short())
@@ -128,6 +129,20 @@ func (e *Enclave) nodeStatement(n *node, raw []byte, kind receipt.Kind) (*receip
 		return nil, refused("policy", "%s under policy %s, in force is %s", kind, s.Policy.Short(), e.policy.Digest().Short())
 	}
 	return s, nil
+}
+
+// abandon ends a run that an enclave before this one began and lost before it offered
+// it to anybody: its requester asks again, and so knows of no run.
+func (e *Enclave) abandon(request Digest) {
+	for digest, l := range e.history.runs {
+		if l.statement.Body.(*receipt.Run).Request != request || l.ended != nil || len(l.steps) > 0 || e.runs[digest] != nil {
+			continue
+		}
+		var err error
+		if l.ended, err = e.sign(receipt.KindEnd, digest, &receipt.End{Step: digest, Outcome: receipt.Failed, Code: "other"}, nil); err != nil {
+			e.log.ErrorContext(e.ctx, "lost run not ended", "run", digest.Short(), "reason", err.Error())
+		}
+	}
 }
 
 func (e *Enclave) used(request Digest) bool {

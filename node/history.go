@@ -37,7 +37,6 @@ type history struct {
 	epochs    receipt.Epochs
 	denials   policy.Denials    // of any member, as far as the log has them
 	published map[Digest]uint64 // statement → index
-	requests  map[Digest]bool   // run requests for which a run began
 }
 
 func (h *history) close() error {
@@ -61,7 +60,7 @@ func (n *Node) openHistory(fsys durable.FS) error {
 	if err != nil {
 		return err
 	}
-	n.history = history{trust: trust, rng: new(merkle.Range), published: map[Digest]uint64{}, requests: map[Digest]bool{}}
+	n.history = history{trust: trust, rng: new(merkle.Range), published: map[Digest]uint64{}}
 	h := &n.history
 	h.own = trust
 	if h.own.Own, err = tlog.ParseVerifierKey(n.policy.Member(n.cfg.Member).WitnessKey); err != nil {
@@ -153,13 +152,7 @@ func (n *Node) entered(e entry) {
 		_, _ = h.epochs.Evidence(u, n.fed, n.policy.Simulated)
 		return
 	}
-	s, _, err := h.epochs.Verify(u)
-	if err != nil {
-		return // void statements change nothing
-	}
-	if run, ok := s.Body.(*receipt.Run); ok {
-		h.requests[run.Request] = true
-	}
+	_, _, _ = h.epochs.Verify(u) // keeps epochs.Last; void statements change nothing
 }
 
 // checkpoint takes a published checkpoint from the link.

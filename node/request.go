@@ -29,6 +29,7 @@ type request struct {
 	msg      *session.RunRequest
 	notAfter time.Time
 	sentTo   attestation.ID // the enclave that has it, or none
+	answered bool           // a run was offered for it, or it was refused
 }
 
 // requestLife is how long an enclave may take a request.
@@ -87,13 +88,13 @@ func (n *Node) startRun(q RunRequest) (Digest, error) {
 }
 
 // sendRequests hands what waits to the joined enclave: also what an enclave before it
-// took and began no run for.
+// took and did not answer.
 func (n *Node) sendRequests() {
 	if n.enclave == nil {
 		return
 	}
 	for _, r := range n.requests {
-		if r.sentTo == n.enclave.Instance || n.began(r.digest) || n.cfg.Now().After(r.notAfter) {
+		if r.sentTo == n.enclave.Instance || r.answered || n.cfg.Now().After(r.notAfter) {
 			continue
 		}
 		if err := n.send(r.msg); err != nil {
@@ -102,19 +103,6 @@ func (n *Node) sendRequests() {
 		}
 		r.sentTo = n.enclave.Instance
 	}
-}
-
-// began reports whether a run answers a request, as far as this node knows.
-func (n *Node) began(request Digest) bool {
-	if n.history.requests[request] {
-		return true
-	}
-	for _, r := range n.runs {
-		if r.request == request {
-			return true
-		}
-	}
-	return false
 }
 
 // ownRequest returns the request if this node's own user asked for it, or nil.
@@ -130,6 +118,9 @@ func (n *Node) ownRequest(digest Digest) *request {
 // refusedBy tells what the enclave refused.
 func (n *Node) refusedBy(m *session.Refused) error {
 	n.log.WarnContext(n.ctx, "the enclave refused", "subject", m.Subject.Short(), "code", m.Code)
+	if own := n.ownRequest(m.Subject); own != nil {
+		own.answered = true
+	}
 	n.tell(Event{Kind: "refused", Request: m.Subject, Reason: "the enclave refused it: " + m.Code})
 	return nil
 }

@@ -167,6 +167,9 @@ func (n *Node) runOffer(m *session.RunOffer) error {
 	if err == nil {
 		err = n.approves(r)
 	}
+	if own := n.ownRequest(cose.Sum(m.Request)); own != nil {
+		own.answered = true
+	}
 	if err != nil {
 		n.tell(Event{Kind: "declined", Run: u.Digest(), Reason: err.Error()})
 		n.log.WarnContext(n.ctx, "run declined", "run", u.Digest().Short(), "reason", err.Error())
