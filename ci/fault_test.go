@@ -83,7 +83,7 @@ func TestNodeRestart(t *testing.T) {
 // that of a run that nothing disturbed (protocol F11).
 func TestEnclaveRestart(t *testing.T) {
 	t.Parallel()
-	for _, at := range []enclave.Event{{Kind: "released", Seq: 1}, {Kind: "step", Seq: 2}, {Kind: "acked", Seq: 2}, {Kind: "released", Seq: 2}, {Kind: "step", Seq: 3}, {Kind: "acked", Seq: 3}} {
+	for _, at := range []enclave.Event{{Kind: "step", Seq: 2}, {Kind: "acked", Seq: 2}, {Kind: "released", Seq: 2}, {Kind: "step", Seq: 3}, {Kind: "acked", Seq: 3}} {
 		t.Run(fmt.Sprint(at.Kind, at.Seq), func(t *testing.T) {
 			t.Parallel()
 			m := newMoments()
@@ -96,6 +96,41 @@ func TestEnclaveRestart(t *testing.T) {
 			}
 			f.StartEnclave(f.Machine, nil, nil)
 			sameEverywhere(t, f, req)
+		})
+	}
+}
+
+// TestEnclaveLostEarly stops the enclave before any node surely has a model: the run
+// completes where somebody had one, and otherwise it ends at every node, or is refused;
+// none waits for ever (protocol F11).
+func TestEnclaveLostEarly(t *testing.T) {
+	t.Parallel()
+	for _, at := range []enclave.Event{{Kind: "run"}, {Kind: "step", Seq: 1}, {Kind: "released", Seq: 1}} {
+		t.Run(fmt.Sprint(at.Kind, at.Seq), func(t *testing.T) {
+			t.Parallel()
+			m := newMoments()
+			f := ci.StartFederation(t, ci.Policy(trainOnly), ci.Observe(m.observe))
+			joined(t, f.Nodes...)
+			req := start(t, f, f.Nodes[0], 2, nil)
+			m.await(t, at.Kind, at.Seq)
+			if err := f.Enclave.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			f.StartEnclave(f.Machine, nil, nil)
+			told := f.Nodes[0].Await(t, "end or refusal", func(e node.Event) bool {
+				return e.Request == req && (e.Kind == "ended" || e.Kind == "refused")
+			})
+			for _, n := range f.Nodes[1:] {
+				if told.Kind == "refused" {
+					break // the run was offered to nobody
+				}
+				if e := ended(t, n, req); e.Outcome != told.Outcome {
+					t.Errorf("%s: run %s, elsewhere %s", n.Name, e.Outcome, told.Outcome)
+				}
+			}
+			if told.Outcome == "completed" {
+				sameEverywhere(t, f, req)
+			}
 		})
 	}
 }
