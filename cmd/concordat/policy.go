@@ -23,7 +23,7 @@ first version names the federation for ever.
   concordat policy adopt policy.yaml --chain federation.policy --approval policy.yaml.a.approval ...`,
 	}
 	cmd.AddCommand(newPolicyNewCommand(), newPolicyCheckCommand(), newPolicySignCommand(), newPolicyAdoptCommand(),
-		newPolicyShowCommand(), newPolicyDiffCommand(), newPolicyHistoryCommand())
+		newPolicyShowCommand(), newPolicyDiffCommand(), newPolicyHistoryCommand(), newPolicyMeasureCommand())
 	return cmd
 }
 
