@@ -6,6 +6,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 )
 
 // transcript is what a person sees of the demo while it runs. It has colour only on
@@ -70,7 +71,7 @@ func (t *transcript) quote(who, text string) {
 		line = ""
 	}
 	for _, word := range strings.Fields(who + ": " + longHex.ReplaceAllString(text, "$1…")) {
-		if line != "" && len(line)+1+len(word) > width {
+		if line != "" && utf8.RuneCountInString(line+" "+word) > width {
 			flush()
 			indent = strings.Repeat(" ", 7)
 		}

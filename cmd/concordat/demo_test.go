@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestEveryNth(t *testing.T) {
+	t.Parallel()
+	csv := "5,1,malignant,benign\n1,0\n2,1\n3,0\n4,1\n5,0\n"
+	for name, c := range map[string]struct {
+		first, n int
+		want     string
+		rows     int
+	}{
+		"all":    {0, 1, csv, 5},
+		"first":  {0, 2, "3,1,malignant,benign\n1,0\n3,0\n5,0\n", 3},
+		"second": {1, 2, "2,1,malignant,benign\n2,1\n4,1\n", 2},
+		"none":   {7, 8, "0,1,malignant,benign\n", 0},
+	} {
+		got, rows, err := everyNth([]byte(csv), c.first, c.n)
+		if err != nil || string(got) != c.want || rows != c.rows {
+			t.Errorf("%s: %q, %d rows, %v", name, got, rows, err)
+		}
+	}
+	if _, _, err := everyNth([]byte("x"), 0, 1); err == nil {
+		t.Error("a file without a first line was accepted")
+	}
+}
+
+func TestFeed(t *testing.T) {
+	t.Parallel()
+	f := newFeed[int]()
+	f.add(1)
+	from := f.len()
+	go func() {
+		for i := range 100 {
+			f.add(10 + i)
+		}
+	}()
+	var got []int
+	if err := f.await(t.Context(), from, func(i int) bool { got = append(got, i); return i == 50 }); err != nil || len(got) != 41 || got[0] != 10 {
+		t.Errorf("%v, %v", got, err)
+	}
+	why := errors.New("why")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(why)
+	if err := f.await(ctx, 0, func(i int) bool { return i == 1 }); err != nil {
+		t.Errorf("what is there already: %v", err)
+	}
+	if err := f.await(ctx, 0, func(int) bool { return false }); !errors.Is(err, why) {
+		t.Errorf("ended by %v", err)
+	}
+}
+
+func TestTranscript(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	tr := newTranscript(&b)
+	tr.heading("Part")
+	tr.row("name", "value %d", 7)
+	tr.quote("who", "want "+strings.Repeat("ab", 48)+" "+strings.Repeat("word ", 30))
+	want := `
+Part
+  name          value 7
+     who: want abababab… word word word word word word word word word word word word word word word word word
+       word word word word word word word word word word word word word
+`
+	if b.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", &b, want)
+	}
+	newTranscript(nil).heading("nobody sees it")
+}
+
+func TestBytesText(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[uint64]string{0: "0 B", 999: "999 B", 1000: "1.0 KiB", 1536: "1.5 KiB", 5 << 20: "5.0 MiB", 3 << 40: "3.0 TiB", 1<<64 - 1: "16777216.0 TiB"} {
+		if got := bytesText(n); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+}
