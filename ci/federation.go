@@ -32,6 +32,7 @@ type Digest = cose.Digest
 type Option func(*settings)
 
 type settings struct {
+	approve  string
 	members  int
 	platform string
 	gpus     int
@@ -64,6 +65,10 @@ func Policy(f func(*policy.Policy)) Option {
 func HostileLink(f func(grpc.ClientConnInterface) grpc.ClientConnInterface) Option {
 	return func(s *settings) { s.wrap = f }
 }
+
+// ApproveEachRun has every node wait for its owner, as nodes do unless they are told
+// otherwise.
+func ApproveEachRun() Option { return func(s *settings) { s.approve = node.ApproveEachRun } }
 
 // Observe is told what happens in the first enclave.
 func Observe(f func(enclave.Event)) Option { return func(s *settings) { s.observe = f } }
@@ -116,6 +121,9 @@ func (d *Daemon) Stop() error {
 	return d.err
 }
 
+// Cancel has it end, and does not wait for that.
+func (d *Daemon) Cancel() { d.cancel() }
+
 // Done is closed when it has ended.
 func (d *Daemon) Done() <-chan struct{} { return d.done }
 
@@ -137,7 +145,7 @@ var vendor = sync.OnceValues(sim.NewVendor)
 // them when the test ends. It fails the test if it cannot.
 func StartFederation(t testing.TB, opts ...Option) *Federation {
 	t.Helper()
-	s := settings{members: 3, platform: sim.PlatformSNP}
+	s := settings{approve: node.ApprovePolicy, members: 3, platform: sim.PlatformSNP}
 	for _, o := range opts {
 		o(&s)
 	}
@@ -357,7 +365,7 @@ func (f *Federation) startNode(n *Node) {
 	c := node.Config{
 		Conn: f.Dial(n.Name), Policy: f.Chain.Encode(), Member: n.Member.ID, Signer: n.Signer, Credential: f.Credential(n.Member, n.Signer.Public()), Dir: n.Dir,
 		Apps:    []node.App{{Digest: f.app, Command: f.command, NodeConfig: map[string]string{"node": n.Name}}},
-		Approve: node.ApprovePolicy, Isolation: "none", Log: f.log.With("daemon", "node "+n.Name), Now: time.Now, Observer: n.events.add,
+		Approve: f.settings.approve, Isolation: "none", Log: f.log.With("daemon", "node "+n.Name), Now: time.Now, Observer: n.events.add,
 	}
 	if n.witness {
 		key, vkey, err := keyfile.ReadWitness(n.Member.witnessFile)

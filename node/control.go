@@ -58,6 +58,20 @@ func (c *control) StartRun(_ context.Context, q *concordatv1.StartRunRequest) (*
 	return &concordatv1.StartRunResponse{Request: digest[:]}, nil
 }
 
+func (c *control) ApproveRun(_ context.Context, q *concordatv1.ApproveRunRequest) (*concordatv1.ApproveRunResponse, error) {
+	if len(q.GetRun()) != len(Digest{}) {
+		return nil, status.Error(codes.InvalidArgument, "run is not a digest of 32 bytes")
+	}
+	err := c.n.Approve(Digest(q.GetRun()), !q.GetDecline())
+	if errors.Is(err, ErrNotOffered) {
+		return nil, status.Error(codes.NotFound, err.Error())
+	}
+	if err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return &concordatv1.ApproveRunResponse{}, nil
+}
+
 // scalar reads a JSON value of the types that Flower's configs have.
 func scalar(s string) (any, error) {
 	if i, err := strconv.ParseInt(s, 10, 64); err == nil {

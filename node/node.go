@@ -110,6 +110,7 @@ type Node struct {
 	pending    *enclave // that joining is for
 	enclave    *enclave // joined, or nil
 	runs       map[Digest]*run
+	offers     map[Digest]*offered // runs that wait for the owner
 	requests   []*request
 	apps       *apps
 
@@ -146,7 +147,7 @@ func New(cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("node: approve %q, want %q or %q", cfg.Approve, ApproveEachRun, ApprovePolicy)
 	}
 	n := &Node{cfg: cfg, chain: chain, policy: p, fed: p.FederationID(), id: cfg.Signer.Public().ID(),
-		runs: map[Digest]*run{}, watchers: map[chan struct{}]bool{}}
+		runs: map[Digest]*run{}, offers: map[Digest]*offered{}, watchers: map[chan struct{}]bool{}}
 	n.log = cfg.Log.With("federation", n.fed.Short(), "node", n.id.Short(), "member", string(cfg.Member))
 	n.dir = filepath.Join(cfg.Dir, n.fed.String())
 	if err := os.MkdirAll(n.dir, 0o700); err != nil {

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -171,21 +170,15 @@ func (n *Node) runOffer(m *session.RunOffer) error {
 		own.answered = true
 	}
 	if err != nil {
-		n.tell(Event{Kind: "declined", Run: u.Digest(), Reason: err.Error()})
-		n.log.WarnContext(n.ctx, "run declined", "run", u.Digest().Short(), "reason", err.Error())
-		return n.send(&session.RunDecline{Run: u.Digest(), Code: "policy"})
+		return n.decline(u.Digest(), err)
 	}
-	if _, err := rand.Read(r.uplink[:]); err != nil {
-		return err
+	if n.cfg.Approve == ApproveEachRun && n.ownRequest(r.request) == nil {
+		n.offers[r.digest] = &offered{run: r, msg: m}
+		n.tell(Event{Kind: "offered", Run: r.digest, Request: r.request, Inputs: uint64(len(r.cohort))})
+		n.log.InfoContext(n.ctx, "run waits for this owner's approval: concordat run approve", "run", r.digest.String(), "app", r.body.App.Short(), "rounds", r.body.Rounds, "nodes", len(r.cohort))
+		return nil
 	}
-	if err := n.journal.Accepted(m, r.uplink); err != nil {
-		n.loop.Stop(err)
-		return err
-	}
-	n.runs[r.digest] = r
-	n.tell(Event{Kind: "started", Run: r.digest, Request: r.request, Inputs: uint64(len(r.cohort))})
-	n.log.InfoContext(n.ctx, "run accepted", "run", r.digest.Short(), "app", r.body.App.Short(), "rounds", r.body.Rounds, "nodes", len(r.cohort))
-	return n.send(&session.RunAccept{Run: r.digest, Uplink: r.uplink[:]})
+	return n.acceptRun(r, m)
 }
 
 // approves asks the owner's own rules: the app is installed here, and the run is
@@ -203,9 +196,6 @@ func (n *Node) approves(r *run) error {
 	own := n.ownRequest(r.request)
 	if own != nil && n.cfg.Now().After(own.notAfter) {
 		return fmt.Errorf("request %s of this node was to be taken before %s: somebody held it back", r.request.Short(), own.notAfter.UTC().Format(time.RFC3339))
-	}
-	if n.cfg.Approve == ApproveEachRun && own == nil {
-		return fmt.Errorf("this node's owner approves each run (approve: %s), and has not approved request %s", ApproveEachRun, r.request.Short())
 	}
 	return nil
 }

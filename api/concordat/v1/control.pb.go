@@ -155,6 +155,94 @@ func (x *StartRunResponse) GetRequest() []byte {
 	return nil
 }
 
+type ApproveRunRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Run           []byte                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"`
+	Decline       bool                   `protobuf:"varint,2,opt,name=decline,proto3" json:"decline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveRunRequest) Reset() {
+	*x = ApproveRunRequest{}
+	mi := &file_concordat_v1_control_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveRunRequest) ProtoMessage() {}
+
+func (x *ApproveRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_control_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveRunRequest.ProtoReflect.Descriptor instead.
+func (*ApproveRunRequest) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ApproveRunRequest) GetRun() []byte {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+func (x *ApproveRunRequest) GetDecline() bool {
+	if x != nil {
+		return x.Decline
+	}
+	return false
+}
+
+type ApproveRunResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveRunResponse) Reset() {
+	*x = ApproveRunResponse{}
+	mi := &file_concordat_v1_control_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveRunResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveRunResponse) ProtoMessage() {}
+
+func (x *ApproveRunResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_control_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveRunResponse.ProtoReflect.Descriptor instead.
+func (*ApproveRunResponse) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{3}
+}
+
 type WatchRunsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Request       []byte                 `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"` // only this request's run; empty: all
@@ -165,7 +253,7 @@ type WatchRunsRequest struct {
 
 func (x *WatchRunsRequest) Reset() {
 	*x = WatchRunsRequest{}
-	mi := &file_concordat_v1_control_proto_msgTypes[2]
+	mi := &file_concordat_v1_control_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -177,7 +265,7 @@ func (x *WatchRunsRequest) String() string {
 func (*WatchRunsRequest) ProtoMessage() {}
 
 func (x *WatchRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[2]
+	mi := &file_concordat_v1_control_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -190,7 +278,7 @@ func (x *WatchRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunsRequest.ProtoReflect.Descriptor instead.
 func (*WatchRunsRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{2}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *WatchRunsRequest) GetRequest() []byte {
@@ -228,7 +316,7 @@ type WatchRunsResponse struct {
 
 func (x *WatchRunsResponse) Reset() {
 	*x = WatchRunsResponse{}
-	mi := &file_concordat_v1_control_proto_msgTypes[3]
+	mi := &file_concordat_v1_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -240,7 +328,7 @@ func (x *WatchRunsResponse) String() string {
 func (*WatchRunsResponse) ProtoMessage() {}
 
 func (x *WatchRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[3]
+	mi := &file_concordat_v1_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -253,7 +341,7 @@ func (x *WatchRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunsResponse.ProtoReflect.Descriptor instead.
 func (*WatchRunsResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *WatchRunsResponse) GetRun() []byte {
@@ -356,7 +444,7 @@ type GetBundleRequest struct {
 
 func (x *GetBundleRequest) Reset() {
 	*x = GetBundleRequest{}
-	mi := &file_concordat_v1_control_proto_msgTypes[4]
+	mi := &file_concordat_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -368,7 +456,7 @@ func (x *GetBundleRequest) String() string {
 func (*GetBundleRequest) ProtoMessage() {}
 
 func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[4]
+	mi := &file_concordat_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -381,7 +469,7 @@ func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleRequest.ProtoReflect.Descriptor instead.
 func (*GetBundleRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetBundleRequest) GetRun() []byte {
@@ -400,7 +488,7 @@ type GetBundleResponse struct {
 
 func (x *GetBundleResponse) Reset() {
 	*x = GetBundleResponse{}
-	mi := &file_concordat_v1_control_proto_msgTypes[5]
+	mi := &file_concordat_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -412,7 +500,7 @@ func (x *GetBundleResponse) String() string {
 func (*GetBundleResponse) ProtoMessage() {}
 
 func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[5]
+	mi := &file_concordat_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -425,7 +513,7 @@ func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleResponse.ProtoReflect.Descriptor instead.
 func (*GetBundleResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetBundleResponse) GetData() []byte {
@@ -444,7 +532,7 @@ type GetModelRequest struct {
 
 func (x *GetModelRequest) Reset() {
 	*x = GetModelRequest{}
-	mi := &file_concordat_v1_control_proto_msgTypes[6]
+	mi := &file_concordat_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -456,7 +544,7 @@ func (x *GetModelRequest) String() string {
 func (*GetModelRequest) ProtoMessage() {}
 
 func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[6]
+	mi := &file_concordat_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -469,7 +557,7 @@ func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelRequest.ProtoReflect.Descriptor instead.
 func (*GetModelRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetModelRequest) GetRun() []byte {
@@ -488,7 +576,7 @@ type GetModelResponse struct {
 
 func (x *GetModelResponse) Reset() {
 	*x = GetModelResponse{}
-	mi := &file_concordat_v1_control_proto_msgTypes[7]
+	mi := &file_concordat_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +588,7 @@ func (x *GetModelResponse) String() string {
 func (*GetModelResponse) ProtoMessage() {}
 
 func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[7]
+	mi := &file_concordat_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +601,7 @@ func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelResponse.ProtoReflect.Descriptor instead.
 func (*GetModelResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetModelResponse) GetData() []byte {
@@ -539,7 +627,11 @@ const file_concordat_v1_control_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\",\n" +
 	"\x10StartRunResponse\x12\x18\n" +
-	"\arequest\x18\x01 \x01(\fR\arequest\"D\n" +
+	"\arequest\x18\x01 \x01(\fR\arequest\"?\n" +
+	"\x11ApproveRunRequest\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\fR\x03run\x12\x18\n" +
+	"\adecline\x18\x02 \x01(\bR\adecline\"\x14\n" +
+	"\x12ApproveRunResponse\"D\n" +
 	"\x10WatchRunsRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\"\xbf\x03\n" +
@@ -570,9 +662,11 @@ const file_concordat_v1_control_proto_rawDesc = "" +
 	"\x0fGetModelRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\"&\n" +
 	"\x10GetModelResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xc1\x02\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\x92\x03\n" +
 	"\aControl\x12I\n" +
-	"\bStartRun\x12\x1d.concordat.v1.StartRunRequest\x1a\x1e.concordat.v1.StartRunResponse\x12N\n" +
+	"\bStartRun\x12\x1d.concordat.v1.StartRunRequest\x1a\x1e.concordat.v1.StartRunResponse\x12O\n" +
+	"\n" +
+	"ApproveRun\x12\x1f.concordat.v1.ApproveRunRequest\x1a .concordat.v1.ApproveRunResponse\x12N\n" +
 	"\tWatchRuns\x12\x1e.concordat.v1.WatchRunsRequest\x1a\x1f.concordat.v1.WatchRunsResponse0\x01\x12N\n" +
 	"\tGetBundle\x12\x1e.concordat.v1.GetBundleRequest\x1a\x1f.concordat.v1.GetBundleResponse0\x01\x12K\n" +
 	"\bGetModel\x12\x1d.concordat.v1.GetModelRequest\x1a\x1e.concordat.v1.GetModelResponse0\x01B=Z;github.com/concordat/concordat/api/concordat/v1;concordatv1b\x06proto3"
@@ -589,35 +683,39 @@ func file_concordat_v1_control_proto_rawDescGZIP() []byte {
 	return file_concordat_v1_control_proto_rawDescData
 }
 
-var file_concordat_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_concordat_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_concordat_v1_control_proto_goTypes = []any{
-	(*StartRunRequest)(nil),   // 0: concordat.v1.StartRunRequest
-	(*StartRunResponse)(nil),  // 1: concordat.v1.StartRunResponse
-	(*WatchRunsRequest)(nil),  // 2: concordat.v1.WatchRunsRequest
-	(*WatchRunsResponse)(nil), // 3: concordat.v1.WatchRunsResponse
-	(*GetBundleRequest)(nil),  // 4: concordat.v1.GetBundleRequest
-	(*GetBundleResponse)(nil), // 5: concordat.v1.GetBundleResponse
-	(*GetModelRequest)(nil),   // 6: concordat.v1.GetModelRequest
-	(*GetModelResponse)(nil),  // 7: concordat.v1.GetModelResponse
-	nil,                       // 8: concordat.v1.StartRunRequest.ConfigEntry
-	nil,                       // 9: concordat.v1.WatchRunsResponse.MetricsEntry
+	(*StartRunRequest)(nil),    // 0: concordat.v1.StartRunRequest
+	(*StartRunResponse)(nil),   // 1: concordat.v1.StartRunResponse
+	(*ApproveRunRequest)(nil),  // 2: concordat.v1.ApproveRunRequest
+	(*ApproveRunResponse)(nil), // 3: concordat.v1.ApproveRunResponse
+	(*WatchRunsRequest)(nil),   // 4: concordat.v1.WatchRunsRequest
+	(*WatchRunsResponse)(nil),  // 5: concordat.v1.WatchRunsResponse
+	(*GetBundleRequest)(nil),   // 6: concordat.v1.GetBundleRequest
+	(*GetBundleResponse)(nil),  // 7: concordat.v1.GetBundleResponse
+	(*GetModelRequest)(nil),    // 8: concordat.v1.GetModelRequest
+	(*GetModelResponse)(nil),   // 9: concordat.v1.GetModelResponse
+	nil,                        // 10: concordat.v1.StartRunRequest.ConfigEntry
+	nil,                        // 11: concordat.v1.WatchRunsResponse.MetricsEntry
 }
 var file_concordat_v1_control_proto_depIdxs = []int32{
-	8, // 0: concordat.v1.StartRunRequest.config:type_name -> concordat.v1.StartRunRequest.ConfigEntry
-	9, // 1: concordat.v1.WatchRunsResponse.metrics:type_name -> concordat.v1.WatchRunsResponse.MetricsEntry
-	0, // 2: concordat.v1.Control.StartRun:input_type -> concordat.v1.StartRunRequest
-	2, // 3: concordat.v1.Control.WatchRuns:input_type -> concordat.v1.WatchRunsRequest
-	4, // 4: concordat.v1.Control.GetBundle:input_type -> concordat.v1.GetBundleRequest
-	6, // 5: concordat.v1.Control.GetModel:input_type -> concordat.v1.GetModelRequest
-	1, // 6: concordat.v1.Control.StartRun:output_type -> concordat.v1.StartRunResponse
-	3, // 7: concordat.v1.Control.WatchRuns:output_type -> concordat.v1.WatchRunsResponse
-	5, // 8: concordat.v1.Control.GetBundle:output_type -> concordat.v1.GetBundleResponse
-	7, // 9: concordat.v1.Control.GetModel:output_type -> concordat.v1.GetModelResponse
-	6, // [6:10] is the sub-list for method output_type
-	2, // [2:6] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	10, // 0: concordat.v1.StartRunRequest.config:type_name -> concordat.v1.StartRunRequest.ConfigEntry
+	11, // 1: concordat.v1.WatchRunsResponse.metrics:type_name -> concordat.v1.WatchRunsResponse.MetricsEntry
+	0,  // 2: concordat.v1.Control.StartRun:input_type -> concordat.v1.StartRunRequest
+	2,  // 3: concordat.v1.Control.ApproveRun:input_type -> concordat.v1.ApproveRunRequest
+	4,  // 4: concordat.v1.Control.WatchRuns:input_type -> concordat.v1.WatchRunsRequest
+	6,  // 5: concordat.v1.Control.GetBundle:input_type -> concordat.v1.GetBundleRequest
+	8,  // 6: concordat.v1.Control.GetModel:input_type -> concordat.v1.GetModelRequest
+	1,  // 7: concordat.v1.Control.StartRun:output_type -> concordat.v1.StartRunResponse
+	3,  // 8: concordat.v1.Control.ApproveRun:output_type -> concordat.v1.ApproveRunResponse
+	5,  // 9: concordat.v1.Control.WatchRuns:output_type -> concordat.v1.WatchRunsResponse
+	7,  // 10: concordat.v1.Control.GetBundle:output_type -> concordat.v1.GetBundleResponse
+	9,  // 11: concordat.v1.Control.GetModel:output_type -> concordat.v1.GetModelResponse
+	7,  // [7:12] is the sub-list for method output_type
+	2,  // [2:7] is the sub-list for method input_type
+	2,  // [2:2] is the sub-list for extension type_name
+	2,  // [2:2] is the sub-list for extension extendee
+	0,  // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_concordat_v1_control_proto_init() }
@@ -631,7 +729,7 @@ func file_concordat_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_concordat_v1_control_proto_rawDesc), len(file_concordat_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,10 +23,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Control_StartRun_FullMethodName  = "/concordat.v1.Control/StartRun"
-	Control_WatchRuns_FullMethodName = "/concordat.v1.Control/WatchRuns"
-	Control_GetBundle_FullMethodName = "/concordat.v1.Control/GetBundle"
-	Control_GetModel_FullMethodName  = "/concordat.v1.Control/GetModel"
+	Control_StartRun_FullMethodName   = "/concordat.v1.Control/StartRun"
+	Control_ApproveRun_FullMethodName = "/concordat.v1.Control/ApproveRun"
+	Control_WatchRuns_FullMethodName  = "/concordat.v1.Control/WatchRuns"
+	Control_GetBundle_FullMethodName  = "/concordat.v1.Control/GetBundle"
+	Control_GetModel_FullMethodName   = "/concordat.v1.Control/GetModel"
 )
 
 // ControlClient is the client API for Control service.
@@ -36,6 +37,9 @@ type ControlClient interface {
 	// StartRun signs a run request with the node's key and sends it to the enclave. It
 	// returns when the request is queued; WatchRuns tells what becomes of it.
 	StartRun(ctx context.Context, in *StartRunRequest, opts ...grpc.CallOption) (*StartRunResponse, error)
+	// ApproveRun says yes or no to a run that waits for this node's owner: every run that
+	// another member asked for, where the node is configured to approve each (the default).
+	ApproveRun(ctx context.Context, in *ApproveRunRequest, opts ...grpc.CallOption) (*ApproveRunResponse, error)
 	// WatchRuns streams what happened, from the beginning, and then what happens.
 	WatchRuns(ctx context.Context, in *WatchRunsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRunsResponse], error)
 	// GetBundle streams the bundle of an ended run, for offline verification.
@@ -56,6 +60,16 @@ func (c *controlClient) StartRun(ctx context.Context, in *StartRunRequest, opts 
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StartRunResponse)
 	err := c.cc.Invoke(ctx, Control_StartRun_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) ApproveRun(ctx context.Context, in *ApproveRunRequest, opts ...grpc.CallOption) (*ApproveRunResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApproveRunResponse)
+	err := c.cc.Invoke(ctx, Control_ApproveRun_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -126,6 +140,9 @@ type ControlServer interface {
 	// StartRun signs a run request with the node's key and sends it to the enclave. It
 	// returns when the request is queued; WatchRuns tells what becomes of it.
 	StartRun(context.Context, *StartRunRequest) (*StartRunResponse, error)
+	// ApproveRun says yes or no to a run that waits for this node's owner: every run that
+	// another member asked for, where the node is configured to approve each (the default).
+	ApproveRun(context.Context, *ApproveRunRequest) (*ApproveRunResponse, error)
 	// WatchRuns streams what happened, from the beginning, and then what happens.
 	WatchRuns(*WatchRunsRequest, grpc.ServerStreamingServer[WatchRunsResponse]) error
 	// GetBundle streams the bundle of an ended run, for offline verification.
@@ -144,6 +161,9 @@ type UnimplementedControlServer struct{}
 
 func (UnimplementedControlServer) StartRun(context.Context, *StartRunRequest) (*StartRunResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method StartRun not implemented")
+}
+func (UnimplementedControlServer) ApproveRun(context.Context, *ApproveRunRequest) (*ApproveRunResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApproveRun not implemented")
 }
 func (UnimplementedControlServer) WatchRuns(*WatchRunsRequest, grpc.ServerStreamingServer[WatchRunsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchRuns not implemented")
@@ -193,6 +213,24 @@ func _Control_StartRun_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_ApproveRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApproveRunRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).ApproveRun(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_ApproveRun_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).ApproveRun(ctx, req.(*ApproveRunRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Control_WatchRuns_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchRunsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -236,6 +274,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "StartRun",
 			Handler:    _Control_StartRun_Handler,
+		},
+		{
+			MethodName: "ApproveRun",
+			Handler:    _Control_ApproveRun_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
