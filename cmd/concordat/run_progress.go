@@ -89,6 +89,8 @@ func (p *progress) follow(e *concordatv1.WatchRunsResponse) *roundLine {
 	switch e.GetEvent() {
 	case "requested":
 		p.State = "requested"
+	case "offered":
+		p.State = "waits for approval"
 	case "started":
 		p.State = "running"
 	case "refused", "declined":
