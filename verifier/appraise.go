@@ -5,11 +5,13 @@ import (
 	"time"
 
 	"github.com/concordat/concordat/attestation"
+	vtpm "github.com/concordat/concordat/attestation/tpm"
 	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier/internal/check"
 	"github.com/concordat/concordat/verifier/internal/nvgpu"
 	"github.com/concordat/concordat/verifier/internal/snp"
 	"github.com/concordat/concordat/verifier/internal/tdx"
+	"github.com/concordat/concordat/verifier/internal/tpm"
 )
 
 // Appraise judges an envelope under a consortium's policy at the time at: every
@@ -90,10 +92,8 @@ func (a *appraisal) checkEnvelope(r *check.Recorder) bool {
 			tpms++
 		}
 	}
-	ok := r.That(cpus == 1 && a.e.Items[0].Kind.IsCPU(), "items", "one CPU item, first", fmt.Sprintf("%d CPU, %d GPU and %d other items", cpus, gpus, tpms), "")
-	if tpms > 0 {
-		r.Unsupported("tpm", fmt.Sprintf("%d items", tpms), "this verifier does not judge TPM quotes")
-	}
+	ok := r.That(cpus == 1 && a.e.Items[0].Kind.IsCPU(), "items", "one CPU item, first", fmt.Sprintf("%d CPU, %d GPU and %d TPM items", cpus, gpus, tpms), "")
+	a.checkTPMs(tpms, r)
 	missing := 0
 	for _, it := range a.e.Items {
 		for _, d := range it.Endorsements {
@@ -114,6 +114,12 @@ func (a *appraisal) checkEnvelope(r *check.Recorder) bool {
 // appraiseItems hands every item to its platform.
 func (a *appraisal) appraiseItems(claims *attestation.Claims) {
 	report := attestation.ReportData(a.e.Claims, a.p.Simulated)
+	challenge := vtpm.ExtraData(report)
+	if t := a.vtpm(); t != nil {
+		// The paravisor took the CPU's report, before there were claims: it vouches
+		// for the vTPM's key, and the vTPM's quote for the claims.
+		report = vtpm.Binding(t.Runtime)
+	}
 	want := check.Expect{
 		Federation: a.p.FederationID(),
 		At:         a.at,
@@ -124,6 +130,7 @@ func (a *appraisal) appraiseItems(claims *attestation.Claims) {
 	}
 	gpu, authentic := 0, true
 	var devices [][]byte
+	var cpu *tpm.CPU
 	for _, it := range a.e.Items {
 		var r *check.Recorder
 		switch it.Kind {
@@ -141,9 +148,17 @@ func (a *appraisal) appraiseItems(claims *attestation.Claims) {
 			want.ReportData = nonce[:]
 			gpu++
 			devices = append(devices, nvgpu.Appraise(it.Raw, a.ends, it.Endorsements, a.p, want, r))
-		default:
-			authentic = false // recorded as unsupported
-			continue
+		case attestation.KindTPM:
+			if a.p.Platforms.TPM == nil {
+				authentic = false // the envelope's check refused it
+				continue
+			}
+			r = check.NewRecorder("tpm")
+			want.ReportData = challenge[:]
+			tpm.Appraise(it.Raw, a.ends, it.Endorsements, a.p, want, cpu, r)
+		}
+		if it.Kind.IsCPU() {
+			cpu = &tpm.CPU{ReportData: cpuReportData(it), Authentic: r.IsAuthentic()}
 		}
 		authentic = authentic && r.IsAuthentic()
 		a.res.add(r)

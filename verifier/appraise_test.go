@@ -400,8 +400,12 @@ func TestAppraiseItem(t *testing.T) {
 		t.Errorf("simulated evidence by the built-in policy: %v, %v", r.Verdict(), err)
 	}
 	r, err = AppraiseItem(attestation.KindTPM, raw, ends, nil, nil, now)
-	if err != nil || r.Verdict() != Unsupported {
+	if err != nil || r.Verdict() != Fail {
 		t.Errorf("TPM: %v, %v", r.Verdict(), err)
+	}
+	r, err = AppraiseItem("sgx", raw, ends, nil, nil, now)
+	if err != nil || r.Verdict() != Unsupported {
+		t.Errorf("unknown kind: %v, %v", r.Verdict(), err)
 	}
 }
 

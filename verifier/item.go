@@ -11,6 +11,7 @@ import (
 	"github.com/concordat/concordat/verifier/internal/nvgpu"
 	"github.com/concordat/concordat/verifier/internal/snp"
 	"github.com/concordat/concordat/verifier/internal/tdx"
+	"github.com/concordat/concordat/verifier/internal/tpm"
 )
 
 // AppraiseItem judges one piece of evidence alone, without claims.
@@ -18,21 +19,13 @@ import (
 // A nil policy stands for the built-in one: genuine hardware, no debug, VMPL 0,
 // nothing expired or revoked as far as endorsements were given, any measurement.
 // reportData is what the evidence must hold: 64 bytes for a CPU, the nonce of 32
-// bytes for a GPU; empty leaves that check out, and says so. The result never
-// becomes a [Passed].
+// bytes for a GPU, the challenge itself for a vTPM; empty leaves that check out,
+// and says so. The result never becomes a [Passed]. A vTPM's quote alone fails:
+// see [AppraiseVTPM].
 func AppraiseItem(kind attestation.Kind, raw []byte, ends *attestation.Endorsements, p *policy.Policy, reportData []byte, at time.Time) (*Result, error) {
-	if at.IsZero() {
-		return nil, errors.New("appraise: no time")
-	}
-	want := check.Expect{ReportData: reportData, At: at, AllowMissingCollateral: p == nil}
-	if p != nil {
-		if err := p.Check(); err != nil {
-			return nil, fmt.Errorf("appraise: %w", err)
-		}
-		want.Federation, want.Simulated = p.FederationID(), p.Simulated
-		if p.Simulated {
-			want.Roots = p.SimulatedRoots
-		}
+	want, err := expectItem(p, reportData, at)
+	if err != nil {
+		return nil, err
 	}
 	res := &Result{simulated: want.Simulated, at: at}
 	var r *check.Recorder
@@ -46,6 +39,9 @@ func AppraiseItem(kind attestation.Kind, raw []byte, ends *attestation.Endorseme
 	case attestation.KindGPU:
 		r = check.NewRecorder("gpu")
 		nvgpu.Appraise(raw, ends, nil, p, want, r)
+	case attestation.KindTPM:
+		r = check.NewRecorder("tpm")
+		tpm.Appraise(raw, ends, nil, p, want, nil, r)
 	default:
 		r = check.NewRecorder("item")
 		r.Unsupported("kind", fmt.Sprintf("%.40q", string(kind)), "this verifier does not judge such evidence")
@@ -53,4 +49,22 @@ func AppraiseItem(kind attestation.Kind, raw []byte, ends *attestation.Endorseme
 	res.authentic = r.IsAuthentic()
 	res.add(r)
 	return res, nil
+}
+
+// expectItem returns what a single item must show.
+func expectItem(p *policy.Policy, reportData []byte, at time.Time) (check.Expect, error) {
+	if at.IsZero() {
+		return check.Expect{}, errors.New("appraise: no time")
+	}
+	want := check.Expect{ReportData: reportData, At: at, AllowMissingCollateral: p == nil}
+	if p != nil {
+		if err := p.Check(); err != nil {
+			return check.Expect{}, fmt.Errorf("appraise: %w", err)
+		}
+		want.Federation, want.Simulated = p.FederationID(), p.Simulated
+		if p.Simulated {
+			want.Roots = p.SimulatedRoots
+		}
+	}
+	return want, nil
 }

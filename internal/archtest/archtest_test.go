@@ -19,9 +19,10 @@ const module = "github.com/concordat/concordat/"
 // package imports lower layers, its own children, and nothing else of its layer.
 var layers = [][]string{
 	{"internal/merkle", "internal/cose"}, // the ground, below layer 0
-	{"internal/durable", "chunkstore/object", "attestation", "attestation/snp", "attestation/tdx", "attestation/tpm", "attestation/nvgpu", "attestation/measure"},
+	{"internal/durable", "chunkstore/object", "attestation", "attestation/snp", "attestation/tdx", "attestation/tpm", "attestation/eventlog", "attestation/nvgpu", "attestation/measure"},
 	{"chunkstore", "policy", "verifier/tlog", "verifier/receipt"},
 	{"verifier/internal/check"},
+	{"verifier/internal/events"},
 	{"verifier"},
 	{"api"},
 	{"internal/session", "internal/relay", "internal/loop", "internal/flower", "internal/sandbox", "internal/daemon", "chunkstore/transfer", "chunkstore/pack", "chunkstore/storetest",
