@@ -148,7 +148,7 @@ func (n *Node) appraise(ctx context.Context, o *session.Offer) (verifier.Passed,
 			ends.Add(e)
 		}
 	}
-	at := n.cfg.Now()
+	at := n.cfg.Now().Truncate(time.Second) // what a kept result can say, and an officer repeat
 	r, err := verifier.Appraise(o.Evidence, ends, n.policy, &o.Nonce, at)
 	if err != nil {
 		return verifier.Passed{}, nil, err
@@ -274,6 +274,10 @@ func (n *Node) accept(frame []byte) error {
 		return fmt.Errorf("the enclave follows policy %s, this node %s", heads.Policy.Short(), n.policy.Digest().Short())
 	}
 	e.session, e.joined = s, time.Now()
+	if err := n.keepResult(e.result); err != nil {
+		n.loop.Stop(err)
+		return err
+	}
 	if err := n.peer.Send(e.address, confirm); err != nil {
 		return err
 	}
@@ -289,6 +293,10 @@ func (n *Node) accept(frame []byte) error {
 // renewed takes fresh evidence of the joined enclave.
 func (n *Node) renewed(passed verifier.Passed) {
 	n.enclave.result = passed.Result()
+	if err := n.keepResult(n.enclave.result); err != nil {
+		n.loop.Stop(err)
+		return
+	}
 	n.log.InfoContext(n.ctx, "evidence renewed", "instance", n.enclave.Instance.String())
 	n.renewLater()
 }

@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/concordat/concordat/attestation"
@@ -37,7 +38,13 @@ func Appraise(e *attestation.Evidence, ends *attestation.Endorsements, p *policy
 	if at.IsZero() {
 		return nil, fmt.Errorf("appraise: no time")
 	}
-	a := &appraisal{e: e, ends: ends, p: p, nonce: nonce, at: at, res: &Result{simulated: p.Simulated, at: at}}
+	a := &appraisal{e: e, ends: ends, p: p, nonce: nonce, at: at, res: &Result{simulated: p.Simulated, at: at, policy: p.Digest()}}
+	if e != nil {
+		a.res.evidence = e.Digest()
+	}
+	if nonce != nil {
+		a.res.challenge = &EARChallenge{Node: nonce.Node, Nonce: nonce.Nonce, Index: nonce.Index, Count: nonce.Count, Path: slices.Clone(nonce.Path)}
+	}
 	a.run()
 	return a.res, nil
 }

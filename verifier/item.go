@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/concordat/concordat/attestation"
+	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier/internal/check"
 	"github.com/concordat/concordat/verifier/internal/nvgpu"
@@ -27,7 +28,10 @@ func AppraiseItem(kind attestation.Kind, raw []byte, ends *attestation.Endorseme
 	if err != nil {
 		return nil, err
 	}
-	res := &Result{simulated: want.Simulated, at: at}
+	res := &Result{simulated: want.Simulated, at: at, evidence: cose.Sum(raw)}
+	if p != nil {
+		res.policy = p.Digest()
+	}
 	var r *check.Recorder
 	switch kind {
 	case attestation.KindSNP:

@@ -20,6 +20,11 @@ type Result struct {
 	simulated bool
 	fresh     bool // the caller's own nonce is under the claims
 	at        time.Time
+
+	// What was judged, for [Result.EAR].
+	evidence  attestation.Digest
+	policy    attestation.Digest
+	challenge *EARChallenge
 }
 
 func (r *Result) add(rec *check.Recorder) {
