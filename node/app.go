@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/internal/cose"
@@ -160,9 +161,14 @@ func (a *apps) do(ctx context.Context, r *run, in flower.Instruction) (*flower.R
 	if got.err != nil {
 		return nil, got.err
 	}
+	// It pushes its state now and ends by itself; one that asks for more messages
+	// instead is ended.
+	grace := time.NewTimer(appGrace)
+	defer grace.Stop()
 	select {
-	case <-fl.Done(): // it pushed its state and ends by itself
+	case <-fl.Done():
 	case <-p.Done():
+	case <-grace.C:
 	case <-ctx.Done():
 	}
 	a.mu.Lock()
@@ -170,6 +176,9 @@ func (a *apps) do(ctx context.Context, r *run, in flower.Instruction) (*flower.R
 	a.mu.Unlock()
 	return got.reply, nil
 }
+
+// appGrace is how long an app has, after its answer, to hand over its state.
+const appGrace = 5 * time.Second
 
 // checkExecutable compares a program with the digest that the policy lists.
 func checkExecutable(path string, want Digest) error {

@@ -149,7 +149,11 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{cfg: cfg, chain: chain, policy: p, fed: p.FederationID(), id: cfg.Signer.Public().ID(),
 		runs: map[Digest]*run{}, offers: map[Digest]*offered{}, watchers: map[chan struct{}]bool{}}
 	n.log = cfg.Log.With("federation", n.fed.Short(), "node", n.id.Short(), "member", string(cfg.Member))
-	n.dir = filepath.Join(cfg.Dir, n.fed.String())
+	dir, err := filepath.Abs(cfg.Dir) // the sandbox takes absolute paths alone
+	if err != nil {
+		return nil, fmt.Errorf("node: %w", err)
+	}
+	n.dir = filepath.Join(dir, n.fed.String())
 	if err := os.MkdirAll(n.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}

@@ -105,7 +105,7 @@ func TestKeyOutsideLogInterval(t *testing.T) {
 	w = newWorld(t)
 	e = w.boot()
 	w.boot()
-	r = e.begin()
+	e.begin()
 	expect(t, verify(t, w), Fail, ".key-interval")
 	w.runs = nil
 	rep := verify(t, w)
@@ -133,7 +133,7 @@ func TestRacingBoot(t *testing.T) {
 		t.Errorf("void %q", rep.Log.Void)
 	}
 	// The rival's own run does not count.
-	r = rival.begin()
+	rival.begin()
 	w.runs = w.runs[1:]
 	w.checkpoint("a", "b")
 	expect(t, verify(t, w), Fail, ".statement")
@@ -177,7 +177,7 @@ func TestNonceWindows(t *testing.T) {
 	expect(t, verify(t, w), PassSimulated, "")
 
 	w, e, _ = good(t)
-	r = e.begin(func(b *receipt.Run) { b.Evidence = cose.Digest{1} })
+	e.begin(func(b *receipt.Run) { b.Evidence = cose.Digest{1} })
 	w.checkpoint("a", "b")
 	expect(t, verify(t, w), Fail, ".named")
 }
