@@ -7,7 +7,7 @@ FLAGS := -trimpath -buildvcs=false
 RELEASE := $(FLAGS) -ldflags='-s -w -buildid='
 TOOL := $(GO) tool -modfile=internal/tools/go.mod
 
-.PHONY: all help build demo test bench lint generate check-generated wasm release release-check clean
+.PHONY: all help build demo simulator test bench lint generate check-generated wasm release release-check clean
 
 all: build
 
@@ -28,10 +28,12 @@ help:
 build:
 	$(GO) build $(FLAGS) -o bin/ ./cmd/concordat ./cmd/concordat-enclave
 
-# concordat-enclave-sim is the same enclave on a simulated machine, never released.
-demo: build
-	$(GO) build $(FLAGS) -o bin/ ./cmd/concordat-enclave-sim ./examples/breast-cancer
+demo: build simulator
 	bin/concordat demo $(DEMO)
+
+# concordat-enclave-sim is the same enclave on a simulated machine, never released.
+simulator:
+	$(GO) build $(FLAGS) -o bin/ ./cmd/concordat-enclave-sim ./examples/breast-cancer
 
 # Unit, golden, fuzz-seed and end-to-end tests. Says whether the race detector ran.
 test:
@@ -44,7 +46,7 @@ test:
 		$(GO) test -timeout 10m ./...; \
 	fi
 
-bench: build
+bench: build simulator
 	bin/concordat bench
 
 lint:

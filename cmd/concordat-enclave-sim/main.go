@@ -5,11 +5,13 @@
 //	concordat-enclave-sim machine  --out FILE --platform snp|tdx [--gpus N] [--chip NAME] [--fault NAME[=VALUE]]...
 //	concordat-enclave-sim machine  --from FILE --out FILE [--fault NAME[=VALUE]]...
 //	concordat-enclave-sim describe --machine FILE
+//	concordat-enclave-sim evidence --machine FILE < CLAIMS
 //	concordat-enclave-sim --link ADDR --policy FILE --machine FILE [--config FILE] [--crash-after EVENT:SEQ]
 //
 // A machine file holds the simulated vendors' private keys. "describe" prints, as
-// JSON, what a policy must hold to accept the machine. "--crash-after" is the host
-// that pulls the plug: the process kills itself when the event happens.
+// JSON, what a policy must hold to accept the machine; "evidence" prints the CPU's
+// evidence for encoded claims, for measurements. "--crash-after" is the host that
+// pulls the plug: the process kills itself when the event happens.
 package main
 
 import (
@@ -36,6 +38,8 @@ func run(args []string) int {
 			return report(makeMachine(args[1:]))
 		case "describe":
 			return report(describe(args[1:], os.Stdout))
+		case "evidence":
+			return report(evidence(args[1:], os.Stdin, os.Stdout))
 		}
 	}
 	ctx, stop := daemon.Signals(context.Background())

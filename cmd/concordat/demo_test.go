@@ -83,3 +83,23 @@ func TestBytesText(t *testing.T) {
 		}
 	}
 }
+
+func TestBenchValue(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		better  string
+		target  float64
+		samples []float64
+		want    benchValue
+	}{
+		"one":    {"lower", 2, []float64{2}, benchValue{Value: 2, Met: true}},
+		"median": {"lower", 3, []float64{9, 1, 4, 2, 8}, benchValue{Value: 4, Spread: 6}},
+		"higher": {"higher", 4, []float64{1, 2, 4, 8, 9}, benchValue{Value: 4, Spread: 6, Met: true}},
+	} {
+		got := newBenchValue(name, "u", c.better, c.target, c.samples)
+		c.want.Name, c.want.Unit, c.want.Better, c.want.Target = name, "u", c.better, c.target
+		if got != c.want {
+			t.Errorf("%s: got %+v, want %+v", name, got, c.want)
+		}
+	}
+}

@@ -19,6 +19,7 @@ import (
 // nodeEvent is what a node told its users.
 type nodeEvent struct {
 	node *hospital
+	at   time.Time // when it arrived here
 	*concordatv1.WatchRunsResponse
 }
 
@@ -39,7 +40,7 @@ func (d *demo) watch(h *hospital) error {
 		defer conn.Close()
 		// The stream ends with the node; whoever waits for more learns of that.
 		_ = events(d.ctx, c, &concordatv1.WatchRunsRequest{Follow: true}, func(e *concordatv1.WatchRunsResponse) bool {
-			d.events.add(nodeEvent{h, e})
+			d.events.add(nodeEvent{h, time.Now(), e})
 			return false
 		})
 	}()

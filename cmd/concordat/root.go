@@ -28,6 +28,7 @@ Exit status: 0 pass, 1 fail, 2 usage, 3 incomplete (something needed is missing)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		newAppraiseCommand(),
+		newBenchCommand(),
 		newDemoCommand(),
 		newLinkCommand(),
 		newMemberCommand(),

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// benchValue is one line of the benchmark; the JSON is stable.
+type benchValue struct {
+	Name   string  `json:"name"`
+	Value  float64 `json:"value"` // median
+	Target float64 `json:"target"`
+	Better string  `json:"better"` // "higher" or "lower"
+	Met    bool    `json:"met"`
+	Unit   string  `json:"unit"`
+	Spread float64 `json:"spread"` // between the first and the third quartile
+}
+
+// newBenchValue sums samples up.
+func newBenchValue(name, unit, better string, target float64, samples []float64) benchValue {
+	s := slices.Clone(samples)
+	slices.Sort(s)
+	q := func(part int) float64 { return s[min(len(s)*part/4, len(s)-1)] }
+	m := benchValue{Name: name, Value: q(2), Target: target, Better: better, Unit: unit, Spread: q(3) - q(1)}
+	m.Met = m.Value >= target
+	if better == "lower" {
+		m.Met = m.Value <= target
+	}
+	return m
+}
+
+// ratio compares something of ours with the limit that it cannot beat: the same work
+// by the standard library alone, or the machine itself. Both are timed in turn, so
+// that whatever else the machine does meets both.
+type ratio struct {
+	name   string
+	limit  string // what it is measured against
+	better string // "lower": value is time of ours ÷ time of the limit; "higher": its inverse
+	target float64
+	ours   func() error
+	bound  func() error
+}
+
+const (
+	benchRounds = 25 // odd, so that the median is one of them
+	benchWarmup = 3
+)
+
+// sample times both once and returns the value.
+func (r *ratio) sample() (float64, error) {
+	start := time.Now()
+	if err := r.ours(); err != nil {
+		return 0, fmt.Errorf("%s: %w", r.name, err)
+	}
+	ours := time.Since(start)
+	start = time.Now()
+	if err := r.bound(); err != nil {
+		return 0, fmt.Errorf("%s: limit: %w", r.name, err)
+	}
+	bound := time.Since(start)
+	if r.better == "higher" {
+		return bound.Seconds() / ours.Seconds(), nil
+	}
+	return ours.Seconds() / bound.Seconds(), nil
+}
+
+// measureRatios takes a sample of each in turn, round by round.
+func measureRatios(ctx context.Context, all []ratio) ([]benchValue, error) {
+	samples := make([][]float64, len(all))
+	for round := range benchWarmup + benchRounds {
+		for i := range all {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			v, err := all[i].sample()
+			if err != nil {
+				return nil, err
+			}
+			if round >= benchWarmup {
+				samples[i] = append(samples[i], v)
+			}
+		}
+	}
+	var out []benchValue
+	for i, r := range all {
+		out = append(out, newBenchValue(r.name, "ratio to "+r.limit, r.better, r.target, samples[i]))
+	}
+	return out, nil
+}
+
+func newBenchCommand() *cobra.Command {
+	var out, bin string
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure this machine, against limits measured in the same run",
+		Long: `Bench measures, on this machine and now, how close the hot paths come to what bounds them: the same
+signatures, hashes and ciphers by the standard library alone, reading memory, and the app's own time. Values
+are medians of ratios whose two sides were timed in turn, so they can be compared between machines; spread is
+the distance between the quartiles. A target that is missed is reported and is no failure.`,
+		Example: "  concordat bench --out bench.json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := os.MkdirTemp("", "concordat-bench-")
+			if err != nil {
+				return err
+			}
+			defer os.RemoveAll(dir)
+			d := demo{nodes: minDemoNodes, rounds: minDemoRounds, platform: "snp", dir: dir, out: newTranscript(nil)}
+			if err := d.places(bin); err != nil {
+				return err
+			}
+			all, err := bench(cmd.Context(), &d)
+			if err != nil {
+				return err
+			}
+			if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+				return err
+			}
+			b, err := json.MarshalIndent(all, "", "  ")
+			if err != nil {
+				return err
+			}
+			if err := replaceFile(out, append(b, '\n')); err != nil {
+				return err
+			}
+			return emit(cmd, all, func(w io.Writer) { printBench(w, all, out) })
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&out, "out", "o", filepath.Join("out", "bench.json"), "file for the values")
+	f.StringVar(&bin, "bin", "", "directory of concordat-enclave-sim and breast-cancer (default where this program is)")
+	return cmd
+}
+
+// bench measures steps in a running federation first, and then, with nothing else
+// running, everything that fits into this process.
+func bench(ctx context.Context, d *demo) ([]benchValue, error) {
+	steps, err := benchSteps(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	ratios := benchPrimitives()
+	attest, err := benchAttestation(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	all, err := measureRatios(ctx, append(attest, ratios...))
+	return append(all, steps...), err
+}
+
+func printBench(w io.Writer, all []benchValue, file string) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "NAME\tVALUE\tSPREAD\tTARGET\tMET\tUNIT")
+	for _, m := range all {
+		sign, met := "≤", "no"
+		if m.Better == "higher" {
+			sign = "≥"
+		}
+		if m.Met {
+			met = "yes"
+		}
+		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%s %.2f\t%s\t%s\n", m.Name, m.Value, m.Spread, sign, m.Target, met, m.Unit)
+	}
+	t.Flush()
+	fmt.Fprintf(w, "%s/%s, %d processors; wrote %s\n", runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), file)
+}
