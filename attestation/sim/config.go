@@ -32,6 +32,7 @@ type Config struct {
 	Measurement Hex    `json:"measurement,omitempty"` // 48 bytes; default: derived from the vendor's seed
 	HostData    Hex    `json:"host_data,omitempty"`   // 32 bytes bound at launch (HOST_DATA, MRCONFIGID); default: zeros
 	GPUs        int    `json:"gpus,omitempty"`
+	VTPM        bool   `json:"vtpm,omitempty"` // under a paravisor with a vTPM, as on Azure: Measurement is then the paravisor's
 
 	// Faults are what is wrong with the machine: name to value, the value empty
 	// where the fault needs none. The lists snpFaults, tdxFaults and gpuFaults
@@ -100,6 +101,9 @@ func (c *Config) knownFaults() []string {
 	}
 	if c.GPUs > 0 {
 		all = append(all, gpuFaults...)
+	}
+	if c.VTPM {
+		all = append(all, tpmFaults...)
 	}
 	slices.Sort(all)
 	return slices.Compact(all)

@@ -25,6 +25,7 @@ type Machine struct {
 	snp snpState
 	tdx tdxState
 	gpu gpuState
+	tpm tpmState
 }
 
 // New returns the machine of cfg with everything that its vendors would have
@@ -68,6 +69,13 @@ func (m *Machine) Issue(at time.Time) error {
 		}
 		docs = append(docs, more...)
 	}
+	if m.cfg.VTPM {
+		more, err := m.issueTPM()
+		if err != nil {
+			return fmt.Errorf("sim: %w", err)
+		}
+		docs = append(docs, more...)
+	}
 	m.docs = docs
 	return nil
 }
@@ -86,6 +94,13 @@ func (m *Machine) Collect(ctx context.Context, reportData [64]byte) ([]attestati
 	collect := m.collectSNP
 	if m.cfg.Platform == PlatformTDX {
 		collect = m.collectTDX
+	}
+	if m.cfg.VTPM {
+		items, err := m.collectVTPM(collect, reportData)
+		if err != nil {
+			return nil, fmt.Errorf("sim: %w", err)
+		}
+		return items, nil
 	}
 	it, err := collect(reportData)
 	if err != nil {
@@ -144,6 +159,11 @@ func (m *Machine) Describe() (*Description, error) {
 	}
 	if m.cfg.GPUs > 0 {
 		if err := m.describeGPU(d); err != nil {
+			return nil, fmt.Errorf("sim: %w", err)
+		}
+	}
+	if m.cfg.VTPM {
+		if err := m.describeTPM(d); err != nil {
 			return nil, fmt.Errorf("sim: %w", err)
 		}
 	}
