@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/concordat/concordat/attestation/snp"
 )
 
 // Sizes of reference values in bytes.
@@ -63,6 +65,42 @@ func (c *checker) snp(at string, s *SNP) {
 	}
 	if s.MinVersion < 2 || s.MinVersion > math.MaxUint32 {
 		c.add(at+".min_version", "is %d, want at least 2", s.MinVersion)
+	}
+	sorted(c, at+".providers", s.Providers, cmp.Compare[string])
+	for i, name := range s.Providers {
+		c.text(fmt.Sprintf("%s.providers[%d]", at, i), name)
+	}
+	if len(s.Denied) > 0 {
+		c.reference(at+".denied_chips", s.Denied, sizes...)
+	}
+	for i, chip := range s.Denied {
+		if slices.ContainsFunc(s.Chips, func(h Hex) bool { return bytes.Equal(h, chip) }) {
+			c.add(fmt.Sprintf("%s.denied_chips[%d]", at, i), "is in chips too")
+		}
+	}
+	c.words(at+".guest_policy", s.GuestPolicy, snp.PolicyWords())
+	c.words(at+".platform_required", s.PlatformRequired, snp.PlatformWords())
+	c.words(at+".platform_forbidden", s.PlatformForbidden, snp.PlatformWords())
+	for i, w := range s.PlatformForbidden {
+		if slices.Contains(s.PlatformRequired, w) {
+			c.add(fmt.Sprintf("%s.platform_forbidden[%d]", at, i), "is required too")
+		}
+	}
+	if s.Mitigations != 0 && s.MinVersion < snp.Version5 {
+		c.add(at+".min_version", "is %d, but mitigations are in reports of version 5", s.MinVersion)
+	}
+	if len(s.IDKeys) > 0 {
+		c.reference(at+".id_keys", s.IDKeys, measurementSize)
+	}
+	if len(s.AuthorKeys) > 0 {
+		c.reference(at+".author_keys", s.AuthorKeys, measurementSize)
+	}
+}
+
+// words demands a sorted list of known words; it may be empty.
+func (c *checker) words(field string, list, known []string) {
+	if len(list) > 0 {
+		c.known(field, list, known...)
 	}
 }
 

@@ -182,6 +182,17 @@ func (l *terms) platforms(p *Platforms) {
 		l.number(at+"min_guest_svn", s.MinGuestSVN, EffectStricter)
 		l.number(at+"min_version", s.MinVersion, EffectStricter)
 		l.yes(at+"host_data", s.HostData, EffectStricter)
+		set(l, at+"providers", s.Providers, EffectWeaker)
+		set(l, at+"denied_chips", s.Denied, EffectStricter)
+		l.yes(at+"allow_provisional", s.AllowProvisional, EffectWeaker)
+		l.yes(at+"allow_cxl", s.AllowCXL, EffectWeaker)
+		l.yes(at+"allow_unchecked_alias", s.AllowUncheckedAlias, EffectWeaker)
+		set(l, at+"guest_policy", s.GuestPolicy, EffectStricter)
+		set(l, at+"platform_required", s.PlatformRequired, EffectStricter)
+		set(l, at+"platform_forbidden", s.PlatformForbidden, EffectStricter)
+		l.value(at+"mitigations", fmt.Sprintf("%#x", s.Mitigations))
+		set(l, at+"id_keys", orAny(s.IDKeys), EffectWeaker)
+		set(l, at+"author_keys", orAny(s.AuthorKeys), EffectWeaker)
 	}
 	if t := p.TDX; t != nil {
 		const at = "platforms.tdx."
@@ -209,7 +220,7 @@ func (l *terms) platforms(p *Platforms) {
 		}
 		set(l, at+"devices", anyOf(g.Devices, g.AnyDevice), EffectWeaker)
 		l.yes(at+"rim", g.RIM, EffectWeaker)
-		set(l, at+"modes", g.acceptedModes(), EffectWeaker)
+		set(l, at+"modes", g.AcceptedModes(), EffectWeaker)
 		set(l, at+"denied", g.Denied, EffectStricter)
 		l.value(at+"max_ocsp_age", strconv.FormatUint(uint64(g.MaxOCSPAge), 10)+" s") // 0 is another field's bound
 		l.yes(at+"allow_rim_hold", g.AllowRIMHold, EffectWeaker)

@@ -75,9 +75,9 @@ type Hex []byte
 // SNP says which AMD SEV-SNP guests are accepted. Debug and migration are always
 // refused, VMPL 0 is always demanded.
 type SNP struct {
-	Products     []string  `cbor:"1,keyasint"` // product lines: "Milan", "Genoa", "Turin"; not empty, sorted
+	Products     []string  `cbor:"1,keyasint"` // product lines: "Milan", "Genoa", "Turin"; not empty, sorted; no other line is accepted, whatever its TCB
 	Measurements []Hex     `cbor:"2,keyasint"` // accepted MEASUREMENT values, 48 bytes each; not empty, sorted
-	MinTCB       []ProdTCB `cbor:"3,keyasint"` // minimum REPORTED_TCB, one a product of Products, same order
+	MinTCB       []ProdTCB `cbor:"3,keyasint"` // minimum of REPORTED, LAUNCH and COMMITTED_TCB, one a product of Products, same order
 	Chips        []Hex     `cbor:"4,keyasint"` // accepted CHIP_IDs (64 bytes; Turin 8); empty only with AnyChip
 	AnyChip      bool      `cbor:"5,keyasint"` // any chip: legal, and a warning in every verdict (protocol F15)
 	AllowSMT     bool      `cbor:"6,keyasint"`
@@ -86,6 +86,38 @@ type SNP struct {
 	// HostData: true demands that HOST_DATA is the federation id; false accepts
 	// zeros too, and the claims then say "none".
 	HostData bool `cbor:"9,keyasint"`
+
+	// What follows may be left out; each is then as strict as it can be, or demands
+	// nothing more.
+
+	// Providers are the providers whose VLEKs are accepted, as the certificates name
+	// them (the CSP id, such as "CN=cc-us-east-2.amazonaws.com"), sorted. Empty
+	// accepts keys of chips (VCEK) alone. Evidence under a VLEK names no chip where
+	// the provider masks CHIP_ID: Chips and Denied then refuse it.
+	Providers []string `cbor:"10,keyasint,omitempty"`
+	// Denied are CHIP_IDs that are refused whatever else accepts them, sorted.
+	Denied []Hex `cbor:"11,keyasint,omitempty"`
+	// AllowProvisional accepts firmware that the host has not committed. What it can
+	// go back to, COMMITTED_TCB, must reach MinTCB too.
+	AllowProvisional bool `cbor:"12,keyasint,omitempty"`
+	AllowCXL         bool `cbor:"13,keyasint,omitempty"` // memory of the guest may lie in CXL devices
+	// AllowUncheckedAlias accepts hosts that did not check their memory for aliases
+	// (PLATFORM_INFO.ALIAS_CHECK_COMPLETE, against BadRAM).
+	AllowUncheckedAlias bool `cbor:"14,keyasint,omitempty"`
+	// GuestPolicy are the restrictions that the guest must have been launched with,
+	// and PlatformRequired and PlatformForbidden the properties that its host must
+	// have and must not have: attestation/snp.PolicyWords and PlatformWords, sorted.
+	GuestPolicy       []string `cbor:"15,keyasint,omitempty"`
+	PlatformRequired  []string `cbor:"16,keyasint,omitempty"`
+	PlatformForbidden []string `cbor:"17,keyasint,omitempty"`
+	// Mitigations are bits that both mitigation vectors must have, of the launch and
+	// of now. Reports before version 5 have none.
+	Mitigations uint64 `cbor:"18,keyasint,omitempty"`
+	// IDKeys and AuthorKeys are the accepted ID_KEY_DIGEST and AUTHOR_KEY_DIGEST
+	// values, 48 bytes each, sorted. Empty demands no ID block. With both, both must
+	// match.
+	IDKeys     []Hex `cbor:"19,keyasint,omitempty"`
+	AuthorKeys []Hex `cbor:"20,keyasint,omitempty"`
 }
 
 // ProdTCB is the component-wise minimum TCB of one AMD product line.

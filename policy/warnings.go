@@ -1,6 +1,9 @@
 package policy
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Warnings returns, in words, what p allows that a member should know before it
 // signs and an officer when it reads a verdict. They are legal choices; an empty
@@ -16,6 +19,13 @@ func (p *Policy) Warnings() []string {
 	if s := p.Platforms.SNP; s != nil {
 		warn(s.AnyChip, "any AMD chip is accepted: whoever extracts the key of one chip anywhere can forge an enclave")
 		warn(s.AllowSMT, "AMD guests may share cores with other guests (SMT)")
+		warn(s.AnyChip && slices.Contains(s.Products, "Milan"), "any AMD Milan chip is accepted: software that extracts their keys is claimed to exist (arXiv 2605.12990)")
+		for _, name := range s.Providers {
+			warn(true, "AMD guests vouched for by %q are accepted, on any machine to which it gave its key", name)
+		}
+		warn(s.AllowProvisional, "AMD hosts may go back to older firmware without a restart of the guest")
+		warn(s.AllowCXL, "memory of AMD guests may lie in CXL devices")
+		warn(s.AllowUncheckedAlias, "AMD hosts need not have checked their memory for aliases (BadRAM)")
 		warn(!s.HostData, "AMD guests need not be bound to this federation at launch (HOST_DATA)")
 	}
 	if t := p.Platforms.TDX; t != nil {
@@ -29,7 +39,7 @@ func (p *Policy) Warnings() []string {
 	if g := p.Platforms.GPU; g != nil {
 		warn(g.AnyDevice, "any NVIDIA GPU of the architectures is accepted")
 		warn(g.AllowRIMHold, "NVIDIA's reference manifests are accepted while their signer's certificates are on hold")
-		warn(g.Accepts("ppcie"), "GPUs in protected-PCIe mode are accepted: what they send each other is in clear on NVLink")
+		warn(slices.Contains(g.AcceptedModes(), "ppcie"), "GPUs in protected-PCIe mode are accepted: what they send each other is in clear on NVLink")
 	}
 	warn(len(p.Apps) == 0, "no app is listed: no run can start")
 	for _, a := range p.Apps {

@@ -102,7 +102,7 @@ func (m *Machine) snpReport(reportData [64]byte) (*snp.Report, error) {
 		CommittedTCB: committed.Encode(p),
 		LaunchTCB:    launch.Encode(p),
 		PlatformInfo: snp.PlatformECC | snp.PlatformAliasCheck,
-		SignerInfo:   snp.NewSignerInfo(snp.VCEK, m.has("masked-chip")),
+		SignerInfo:   snp.NewSignerInfo(snp.VCEK, 0),
 		ReportData:   reportData,
 		CPUID:        snpCPUs[p],
 		Current:      snp.Firmware{Build: 4, Minor: 55, Major: 1},
@@ -171,7 +171,7 @@ func (m *Machine) breakReport(r *snp.Report) error {
 		r.PlatformInfo &^= snp.PlatformAliasCheck
 	}
 	if m.has("unsigned") {
-		r.SignerInfo = snp.NewSignerInfo(snp.Unsigned, false)
+		r.SignerInfo = snp.NewSignerInfo(snp.Unsigned, 0)
 	}
 	return nil
 }

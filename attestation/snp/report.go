@@ -8,6 +8,7 @@
 package snp
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -78,6 +79,11 @@ type CPUID struct{ Family, Model, Stepping uint8 }
 
 // Firmware is a version of the SNP firmware.
 type Firmware struct{ Build, Minor, Major uint8 }
+
+// AtLeast reports whether f is min or newer.
+func (f Firmware) AtLeast(min Firmware) bool {
+	return cmp.Or(cmp.Compare(f.Major, min.Major), cmp.Compare(f.Minor, min.Minor), cmp.Compare(f.Build, min.Build)) >= 0
+}
 
 // String returns major.minor.build.
 func (f Firmware) String() string { return fmt.Sprintf("%d.%d.%d", f.Major, f.Minor, f.Build) }

@@ -19,7 +19,7 @@ func testReport(version uint32) *Report {
 	r := &Report{
 		Version: version, GuestSVN: 1, Policy: NewPolicy(PolicySMT | 0x011F), VMPL: 2,
 		SignatureAlgorithm: ECDSAP384SHA384, CurrentTCB: TCBVersion{1, 2, 0, 0, 0, 0, 3, 4},
-		PlatformInfo: PlatformECC | PlatformAliasCheck, SignerInfo: NewSignerInfo(VLEK, true),
+		PlatformInfo: PlatformECC | PlatformAliasCheck, SignerInfo: NewSignerInfo(VLEK, SignerMaskChipKey),
 		ReportedTCB: TCBVersion{5}, CommittedTCB: TCBVersion{6}, LaunchTCB: TCBVersion{7},
 		Current: Firmware{8, 9, 10}, Committed: Firmware{11, 12, 13},
 	}

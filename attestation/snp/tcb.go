@@ -9,7 +9,7 @@ type Product string
 // The product lines with SEV-SNP that this package knows.
 const (
 	Milan Product = "Milan"
-	Genoa Product = "Genoa" // and Bergamo and Siena, which share its root
+	Genoa Product = "Genoa" // and Bergamo and Siena (models A0h to AFh), which share its root
 	Turin Product = "Turin"
 )
 
@@ -91,6 +91,24 @@ func (t TCB) Encode(p Product) TCBVersion {
 func (t TCB) AtLeast(min TCB) bool {
 	return t.FMC >= min.FMC && t.BootLoader >= min.BootLoader && t.TEE >= min.TEE &&
 		t.SNP >= min.SNP && t.Microcode >= min.Microcode
+}
+
+// Below lists the components of t that are below min, such as "snp 22 below 23";
+// it is empty exactly if t is [TCB.AtLeast] min.
+func (t TCB) Below(min TCB) []string {
+	var out []string
+	for _, c := range []struct {
+		name      string
+		got, want uint8
+	}{
+		{"fmc", t.FMC, min.FMC}, {"bootloader", t.BootLoader, min.BootLoader}, {"tee", t.TEE, min.TEE},
+		{"snp", t.SNP, min.SNP}, {"microcode", t.Microcode, min.Microcode},
+	} {
+		if c.got < c.want {
+			out = append(out, fmt.Sprintf("%s %d below %d", c.name, c.got, c.want))
+		}
+	}
+	return out
 }
 
 // String returns "bootloader 10 tee 0 snp 23 microcode 84", with fmc first where

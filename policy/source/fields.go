@@ -3,6 +3,7 @@ package source
 import (
 	"reflect"
 
+	"github.com/concordat/concordat/attestation/snp"
 	"github.com/concordat/concordat/policy"
 )
 
@@ -20,12 +21,16 @@ type field struct {
 type form uint8
 
 const (
-	formPlain    form = iota
-	formOptional      // may be left out, which is its zero value
-	formAny           // a list, or the word "any"
-	formShare         // a fraction of 1 with up to three decimals, for parts per thousand
-	formMask          // bits, as 0x…
+	formPlain        form = iota
+	formOptional          // may be left out, which is its zero value
+	formAny               // a list, or the word "any"
+	formShare             // a fraction of 1 with up to three decimals, for parts per thousand
+	formMask              // bits, as 0x…
+	formOptionalMask      // both
 )
+
+func (f form) optional() bool { return f == formOptional || f == formOptionalMask }
+func (f form) mask() bool     { return f == formMask || f == formOptionalMask }
 
 // fields has every field of every struct, in the order of the YAML form.
 var fields = map[reflect.Type][]field{
@@ -61,12 +66,23 @@ var fields = map[reflect.Type][]field{
 	reflect.TypeFor[policy.SNP](): {
 		{goName: "Products", name: "products", doc: "product lines", words: []string{"Genoa", "Milan", "Turin"}},
 		{goName: "Measurements", name: "measurements", doc: "launch measurements of the accepted enclave images, 48 bytes each"},
-		{goName: "MinTCB", name: "min_tcb", doc: "smallest reported TCB, one entry for each product"},
+		{goName: "MinTCB", name: "min_tcb", doc: "smallest TCB, reported, committed and at launch, compared component by component; one entry for each product"},
 		{goName: "Chips", name: "chips", doc: "accepted CHIP_IDs (64 bytes; of Turin 8), or any: then whoever extracts the key of one chip anywhere can forge an enclave", form: formAny, flag: "AnyChip"},
 		{goName: "AllowSMT", name: "allow_smt", doc: "whether the host may run two threads on a core"},
 		{goName: "MinGuestSVN", name: "min_guest_svn", doc: "smallest security version of the guest"},
 		{goName: "MinVersion", name: "min_version", doc: "smallest version of the report's format, at least 2"},
 		{goName: "HostData", name: "host_data", doc: "true demands that the guest was bound to this federation at launch (HOST_DATA)"},
+		{goName: "Providers", name: "providers", doc: "cloud providers whose keys (VLEK) are accepted beside those of chips (VCEK), by the CSP id of their certificates, such as CN=cc-us-east-2.amazonaws.com", form: formOptional},
+		{goName: "Denied", name: "denied_chips", doc: "CHIP_IDs that are refused; with an entry, a host that masks its CHIP_ID is refused too", form: formOptional},
+		{goName: "AllowProvisional", name: "allow_provisional", doc: "accept hosts that have not committed their firmware and may go back; what they may go back to must reach min_tcb", form: formOptional},
+		{goName: "AllowCXL", name: "allow_cxl", doc: "whether memory of the guest may lie in CXL devices", form: formOptional},
+		{goName: "AllowUncheckedAlias", name: "allow_unchecked_alias", doc: "accept hosts that did not check their memory for aliases (ALIAS_CHECK_COMPLETE, against BadRAM)", form: formOptional},
+		{goName: "GuestPolicy", name: "guest_policy", doc: "restrictions that the guest must have been launched with", words: snp.PolicyWords(), form: formOptional},
+		{goName: "PlatformRequired", name: "platform_required", doc: "properties that the host must have (PLATFORM_INFO)", words: snp.PlatformWords(), form: formOptional},
+		{goName: "PlatformForbidden", name: "platform_forbidden", doc: "properties that the host must not have (PLATFORM_INFO)", words: snp.PlatformWords(), form: formOptional},
+		{goName: "Mitigations", name: "mitigations", doc: "bits that the mitigation vectors of the launch and of now must have; reports before version 5 have none", form: formOptionalMask},
+		{goName: "IDKeys", name: "id_keys", doc: "accepted ID_KEY_DIGESTs, 48 bytes each; left out, no ID block is demanded", form: formOptional},
+		{goName: "AuthorKeys", name: "author_keys", doc: "accepted AUTHOR_KEY_DIGESTs, 48 bytes each; left out, none is demanded", form: formOptional},
 	},
 	reflect.TypeFor[policy.ProdTCB](): {
 		{goName: "Product", name: "product", doc: "product line", words: []string{"Genoa", "Milan", "Turin"}},
@@ -171,5 +187,5 @@ func (f *field) of(v reflect.Value) reflect.Value { return v.FieldByName(f.goNam
 
 // isZero reports whether the field may be left out of what is rendered.
 func (f *field) omits(v reflect.Value) bool {
-	return f.form == formOptional && (v.IsZero() || v.Kind() == reflect.Slice && v.Len() == 0)
+	return f.form.optional() && (v.IsZero() || v.Kind() == reflect.Slice && v.Len() == 0)
 }

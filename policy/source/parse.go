@@ -306,7 +306,7 @@ func (r *reader) fields(n ast.Node, v reflect.Value, fs []field, path string) *m
 		}
 	}
 	for _, f := range fs {
-		if f.form != formOptional && m.fields[f.name] == nil {
+		if !f.form.optional() && m.fields[f.name] == nil {
 			r.add(n, join(f.name), "missing")
 		}
 	}

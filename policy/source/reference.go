@@ -80,7 +80,7 @@ func (f *field) formWords(t reflect.Type) string {
 	if f.form == formAny {
 		s += ", or `any`"
 	}
-	if f.form == formOptional {
+	if f.form.optional() {
 		s += "; may be left out"
 	}
 	return s

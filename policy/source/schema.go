@@ -30,7 +30,7 @@ func object(t reflect.Type) schema {
 		s := f.schema(f.goType(t))
 		s["description"] = f.doc
 		properties[f.name] = s
-		if f.form != formOptional {
+		if !f.form.optional() {
 			required = append(required, f.name)
 		}
 	}
@@ -103,7 +103,7 @@ func (f *field) scalarForm(t reflect.Type) scalarForm {
 	switch {
 	case f.form == formShare:
 		return scalarForm{words: "share of 1, up to three decimals", typ: "number", min: 0.001, max: 1}
-	case f.form == formMask:
+	case f.form.mask():
 		return scalarForm{words: "`0x` and hex digits", typ: "string", pattern: "^0x[0-9a-fA-F]{1,16}$"}
 	}
 	switch t.Kind() {

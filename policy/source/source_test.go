@@ -199,6 +199,47 @@ func TestEveryFieldIsRequired(t *testing.T) {
 	}
 }
 
+// TestOptionalSNP writes what the example leaves out.
+func TestOptionalSNP(t *testing.T) {
+	t.Parallel()
+	src := strings.Replace(string(example(t)), "    min_version: 3\n", `    min_version: 5
+    providers: [CN=cc-us-east-2.amazonaws.com]
+    denied_chips: ["`+strings.Repeat("ab", 64)+`"]
+    allow_provisional: true
+    allow_cxl: true
+    allow_unchecked_alias: true
+    guest_policy: [page-swap-disabled, ciphertext-hiding]
+    platform_required: [ecc, ciphertext-hiding]
+    platform_forbidden: [tio]
+    mitigations: 0x5
+    id_keys: ["`+strings.Repeat("cd", 48)+`"]
+    author_keys: ["`+strings.Repeat("ef", 48)+`"]
+`, 1)
+	p, err := Parse([]byte(src))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := p.Platforms.SNP
+	if s.Mitigations != 5 || s.GuestPolicy[0] != "ciphertext-hiding" || !s.AllowProvisional || !s.AllowCXL || !s.AllowUncheckedAlias || len(s.IDKeys) != 1 {
+		t.Errorf("%+v", s)
+	}
+	out := Render(p)
+	if again, err := Parse(out); err != nil || again.Digest() != p.Digest() {
+		t.Errorf("rendering changed the policy: %v\n%s", err, out)
+	}
+	for old, want := range map[string]string{
+		"mitigations: 0x5": "mitigations: 5",
+		"[tio]":            "[debug]",
+		"allow_cxl: true":  "allow_cxl: maybe",
+		"min_version: 5":   "min_version: 4",
+		"id_keys: [\"cdcd": "id_keys: [\"cd",
+	} {
+		if _, err := Parse([]byte(strings.Replace(src, old, want, 1))); err == nil {
+			t.Errorf("%s accepted", want)
+		}
+	}
+}
+
 func TestRefusesYAML(t *testing.T) {
 	t.Parallel()
 	good := string(example(t))

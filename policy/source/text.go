@@ -153,7 +153,7 @@ func parseNumber(s string, f form, bits int) (uint64, error) {
 	switch f {
 	case formShare:
 		return parseShare(s)
-	case formMask:
+	case formMask, formOptionalMask:
 		h, ok := strings.CutPrefix(s, "0x")
 		n, err := strconv.ParseUint(h, 16, bits)
 		if !ok || err != nil {
@@ -193,7 +193,7 @@ func text(v reflect.Value, f form) (s string, quote bool) {
 		switch f {
 		case formShare:
 			return formatShare(v.Uint()), false
-		case formMask:
+		case formMask, formOptionalMask:
 			return fmt.Sprintf("0x%x", v.Uint()), true // without quotes YAML has a number
 		}
 		return strconv.FormatUint(v.Uint(), 10), false
