@@ -41,22 +41,23 @@ func (d *demo) refused(letter, tried, by, reason string) {
 
 func (d *demo) wrongMeasurement() error {
 	other := sha512.Sum384([]byte("another image"))
-	return d.badEnclave("a", "an enclave whose measurement the policy does not list: no node joins it, so none pulls a task", "measurement", "="+hex.EncodeToString(other[:]))
+	return d.badEnclave("a", "an enclave whose measurement the policy does not list: no node joins it, so none pulls a task", "measurement="+hex.EncodeToString(other[:]),
+		map[string]string{"snp": "snp.measurement", "tdx": "tdx.mrtd"}[d.platform])
 }
 
 func (d *demo) debugEnclave() error {
-	return d.badEnclave("b", "an enclave with debugging on, whose host can read its memory", "debug", "")
+	return d.badEnclave("b", "an enclave with debugging on, whose host can read its memory", "debug", d.platform+".debug")
 }
 
 // badEnclave starts an enclave on a machine with a fault and demands that every node
-// refuses it.
-func (d *demo) badEnclave(letter, tried, fault, value string) error {
-	machine := filepath.Join(d.state, "machine-"+fault+".json")
-	if _, err := output(d.ctx, d.sim, "machine", "--from", d.machine, "--fault", fault+value, "--out", machine); err != nil {
+// refuses it, and that it is this check that it fails.
+func (d *demo) badEnclave(letter, tried, fault, check string) error {
+	machine := filepath.Join(d.state, "machine-"+letter+".json")
+	if _, err := output(d.ctx, d.sim, "machine", "--from", d.machine, "--fault", fault, "--out", machine); err != nil {
 		return err
 	}
 	since := d.events.len()
-	e, err := d.startEnclave("enclave-"+fault, machine)
+	e, err := d.startEnclave("enclave-"+letter, machine)
 	if err != nil {
 		return err
 	}
@@ -84,7 +85,7 @@ func (d *demo) badEnclave(letter, tried, fault, value string) error {
 	switch {
 	case joined:
 		return fmt.Errorf("case %s: a node joined the enclave with the fault %q", letter, fault)
-	case !strings.Contains(reason, fault):
+	case !strings.Contains(reason, check+":"):
 		return fmt.Errorf("case %s: the enclave with the fault %q was refused for another reason: %s", letter, fault, reason)
 	}
 	d.refused(letter, tried, fmt.Sprintf("%s, as every node", d.members[0].id), reason)
