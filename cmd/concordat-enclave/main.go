@@ -4,17 +4,21 @@
 //
 //	concordat-enclave --link ADDR --policy FILE [--config FILE]
 //
-// This version cannot collect evidence from real hardware, and says so with exit
-// status 4: it has no simulator to fall back on. Exit status 0 is a clean end, 1 a
-// failure, 2 a misused command line.
+// Its evidence comes from the machine that it runs on, by package collect: SEV-SNP or
+// TDX, and the NVIDIA GPUs that the policy demands. The one program that it starts is
+// /usr/libexec/concordat-gpu, part of the same image, and only where the policy demands
+// GPUs. It has no simulator to fall back on.
+//
+// Exit status 0 is a clean end, 1 a failure, 2 a misused command line, 4 a machine
+// that cannot attest itself as the policy demands.
 package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
+	"time"
 
+	"github.com/concordat/concordat/attestation/collect"
 	"github.com/concordat/concordat/enclave"
 	"github.com/concordat/concordat/enclave/boot"
 	"github.com/concordat/concordat/internal/daemon"
@@ -26,10 +30,10 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, stop := daemon.Signals(context.Background())
 	defer stop()
-	return boot.Main(ctx, boot.Program{Name: "concordat-enclave", Machine: machine}, os.Args[1:], os.Stderr)
-}
-
-// machine is the hardware that this program runs on.
-func machine(*policy.Chain) (enclave.Machine, error) {
-	return nil, fmt.Errorf("collecting evidence from SEV-SNP, TDX or GPU hardware is not in this version: %w", errors.ErrUnsupported)
+	return boot.Main(ctx, boot.Program{
+		Name: "concordat-enclave",
+		Machine: func(c *policy.Chain) (enclave.Machine, error) {
+			return collect.Open(ctx, collect.Config{Policy: c.Head(), Now: time.Now})
+		},
+	}, os.Args[1:], os.Stderr)
 }
