@@ -2,8 +2,8 @@
 // Intel's root, the quoting enclave, the platform's TCB, and what the TD shows of
 // itself. [Appraise] is the only door; package check says how its answers read.
 //
-// It does not replay event logs, and it fetches nothing: collateral comes with
-// the evidence or from the caller.
+// It fetches nothing: collateral and event logs come with the evidence or from
+// the caller.
 //
 // Sources: Intel, "TDX DCAP Quoting Library API" (formats), PCS API v4 (the rules
 // under "TCB info" that pick a level), Intel's quote verification library, file
@@ -57,6 +57,7 @@ func Appraise(raw []byte, ends *attestation.Endorsements, refs []attestation.Dig
 	j.collateral(ends, refs)
 	j.attributes()
 	j.measurements()
+	j.events(ends, refs)
 	j.binding()
 }
 

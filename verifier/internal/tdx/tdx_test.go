@@ -136,7 +136,7 @@ func TestSimulatedPasses(t *testing.T) {
 
 const allChecks = "quote qe-vendor pck-chain pck-validity sgx-extension qe-report-signature qe-report-data td-signature " +
 	"collateral root-crl pck-crl revocation tcb-info tcb-info-window tcb-info-platform qe-identity qe-identity-window evaluation qe-report tdx-module tcb-status " +
-	"debug sept-ve-disable migratable perfmon attributes xfam mrsignerseam mrtd rtmr rtmr3 mrowner mrservicetd tcb-svn2 platform-instance mrconfigid report-data"
+	"debug sept-ve-disable migratable perfmon attributes xfam mrsignerseam mrtd rtmr mrowner mrservicetd tcb-svn2 platform-instance rtmr3 event-log mrconfigid report-data"
 
 // TestFaults: everything that can be wrong with a machine is refused, by the
 // check that is about it and by no other, with a reason that names it.
