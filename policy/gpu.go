@@ -1,12 +1,9 @@
 package policy
 
-import "slices"
-
-// Accepts reports whether the mode of a report is accepted: "spt", "mpt",
-// "ppcie", or "unstated".
-func (g *GPU) Accepts(mode string) bool { return slices.Contains(g.acceptedModes(), mode) }
-
-func (g *GPU) acceptedModes() []string {
+// AcceptedModes returns the modes of a GPU that g accepts, sorted: "mpt",
+// "ppcie", "spt", and "unstated" for a report that states none. The caller must
+// not change them.
+func (g *GPU) AcceptedModes() []string {
 	if len(g.Modes) == 0 {
 		return []string{"mpt", "spt", "unstated"}
 	}

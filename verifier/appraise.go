@@ -136,7 +136,7 @@ func (a *appraisal) appraiseItems(claims *attestation.Claims) {
 		want.Roots = a.p.SimulatedRoots
 	}
 	gpu, authentic := 0, true
-	var devices [][]byte
+	gpus := nvgpu.NewSet(a.ends, a.p)
 	var cpu *tpm.CPU
 	for _, it := range a.e.Items {
 		var r *check.Recorder
@@ -154,7 +154,7 @@ func (a *appraisal) appraiseItems(claims *attestation.Claims) {
 			nonce := attestation.GPUNonce(claims, gpu)
 			want.ReportData = nonce[:]
 			gpu++
-			devices = append(devices, nvgpu.Appraise(it.Raw, a.ends, it.Endorsements, a.p, want, r))
+			gpus.Appraise(it.Raw, it.Endorsements, want, r)
 		case attestation.KindTPM:
 			if a.p.Platforms.TPM == nil {
 				authentic = false // the envelope's check refused it
@@ -173,7 +173,7 @@ func (a *appraisal) appraiseItems(claims *attestation.Claims) {
 	a.res.authentic = authentic
 	if a.p.Platforms.GPU != nil || gpu > 0 {
 		r := check.NewRecorder("gpu")
-		nvgpu.AppraiseSet(devices, a.p, r)
+		gpus.Judge(r)
 		a.res.add(r)
 	}
 }

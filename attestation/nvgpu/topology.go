@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// PDISize is the size of a physical device id: the serial number of the device
-// certificate without its first byte, which says what the device is.
+// PDISize is the size of a physical device id: the last bytes of the serial number
+// of the device certificate, after one that says what the device is.
 const PDISize = 8
 
 // PDI is the physical device id of a GPU or of an NVLink switch, as the device

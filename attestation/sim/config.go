@@ -32,10 +32,18 @@ type Config struct {
 	Measurement Hex    `json:"measurement,omitempty"` // 48 bytes; default: derived from the vendor's seed
 	HostData    Hex    `json:"host_data,omitempty"`   // 32 bytes bound at launch (HOST_DATA, MRCONFIGID); default: zeros
 	GPUs        int    `json:"gpus,omitempty"`
+
+	// GPU is what the GPUs are: [GPUHopper], the default, or [GPUBlackwell].
+	// Switches is the number of NVLink switches; with any, the GPUs are in
+	// protected-PCIe mode. Manifests makes the vendor publish reference manifests
+	// of driver and VBIOS, and the description name them in place of pinned sets.
+	GPU       string `json:"gpu,omitempty"`
+	Switches  int    `json:"switches,omitempty"`
+	Manifests bool   `json:"manifests,omitempty"`
 	VTPM        bool   `json:"vtpm,omitempty"` // under a paravisor with a vTPM, as on Azure: Measurement is then the paravisor's
 
 	// Faults are what is wrong with the machine: name to value, the value empty
-	// where the fault needs none. The lists snpFaults, tdxFaults and gpuFaults
+	// where the fault needs none. The lists snpFaults, tdxFaults, gpuFaults and so on
 	// say what each does; a name that the machine does not know is an error.
 	Faults map[string]string `json:"faults,omitempty"`
 }
@@ -82,6 +90,9 @@ func (m *Machine) defaults() error {
 	case c.GPUs < 0 || c.GPUs > 16:
 		return fmt.Errorf("%d GPUs, want 0 to 16", c.GPUs)
 	}
+	if err := c.checkGPU(); err != nil {
+		return err
+	}
 	known := c.knownFaults()
 	for _, name := range slices.Sorted(maps.Keys(c.Faults)) {
 		if !slices.Contains(known, name) {
@@ -101,6 +112,12 @@ func (c *Config) knownFaults() []string {
 	}
 	if c.GPUs > 0 {
 		all = append(all, gpuFaults...)
+	}
+	if c.Switches > 0 {
+		all = append(all, switchFaults...)
+	}
+	if c.Manifests {
+		all = append(all, manifestFaults...)
 	}
 	if c.VTPM {
 		all = append(all, tpmFaults...)

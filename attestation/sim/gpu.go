@@ -26,6 +26,7 @@ var gpuFaults = []string{
 	"gpu-fwid",          // the report states other firmware than the certificate
 	"gpu-hold",          // OCSP: the device certificate is on hold
 	"gpu-measurement",   // one measurement differs
+	"gpu-nvdec",         // the video decoder is on, with firmware that is not NVIDIA's
 	"gpu-no-ocsp",       // no OCSP responses
 	"gpu-old-driver",    // a driver below the policy's floor
 	"gpu-old-vbios",     // a VBIOS below the policy's floor
@@ -36,19 +37,18 @@ var gpuFaults = []string{
 	"gpu-wrong-nonce",   // the report answers another challenge
 }
 
-// What a simulated GPU runs. VBIOS and driver are versions that exist.
-const (
-	gpuDriver    = "550.90.07"
-	gpuVBIOS     = "96.00.9F.00.01"
-	gpuOldDriver = "550.9.7" // as text it would sort above gpuDriver
-	gpuOldVBIOS  = "96.00.9E.00.FF"
-	gpuBlocks    = 64 // measurement blocks of a Hopper report
-	gpuMeasured  = 41 // of which these are not zero
-)
+// switchFaults are what can be wrong with the switches of a machine that has some.
+var switchFaults = []string{
+	"gpu-topology",     // GPU 0 is linked to a switch of another machine
+	"switch-id",        // the switches state ids that their certificates do not
+	"switch-old-vbios", // a VBIOS below the policy's floor
+	"switch-topology",  // the switches name other GPUs
+}
 
-// gpuState holds the GPUs' certificates.
+// gpuState holds the certificates of the GPUs and then the switches.
 type gpuState struct {
 	devices []gpuDevice
+	ids     [][]byte // the serial numbers of the devices, each its own even where evidence is of another
 }
 
 // issueGPU makes the chains and OCSP responses of all GPUs.
@@ -59,8 +59,12 @@ func (m *Machine) issueGPU(at time.Time) ([]attestation.Endorsement, error) {
 	}
 	var docs []attestation.Endorsement
 	var devices []gpuDevice
-	for i := range m.cfg.GPUs {
-		if m.has("gpu-duplicate") {
+	m.gpu.ids = nil
+	for i := range m.GPUs() {
+		m.gpu.ids = append(m.gpu.ids, pki.serial(i))
+	}
+	for i := range m.GPUs() {
+		if i < m.cfg.GPUs && m.has("gpu-duplicate") {
 			i = 0
 		}
 		d, err := pki.device(i)
@@ -83,6 +87,13 @@ func (m *Machine) issueGPU(at time.Time) ([]attestation.Endorsement, error) {
 		devices = append(devices, d)
 	}
 	m.gpu.devices = devices
+	if m.cfg.Manifests {
+		more, err := m.manifests(pki, at)
+		if err != nil {
+			return nil, err
+		}
+		docs = append(docs, more...)
+	}
 	return docs, nil
 }
 
@@ -119,59 +130,117 @@ func (m *Machine) collectGPU(i int, nonce [32]byte) (attestation.Item, error) {
 	return attestation.Item{Kind: attestation.KindGPU, Raw: raw, Endorsements: d.refs}, nil
 }
 
-// gpuReport returns the unsigned report of GPU i, faults included. Without
-// faults all but the nonces follows from the vendor's seed.
+// gpuReport returns the unsigned report of device i, faults included. Without
+// faults all but the nonces and the ids on links follows from the vendor's seed.
 func (m *Machine) gpuReport(i int, nonce [32]byte) (*nvgpu.Report, error) {
-	driver, vbios, feature, fwid := gpuDriver, gpuVBIOS, nvgpu.SinglePassThrough, m.gpuFWID()
+	g, v := m.model(i), m.cfg.Vendor
 	r := &nvgpu.Report{RequestNonce: nonce}
 	if m.has("gpu-wrong-nonce") {
 		r.RequestNonce[0] ^= 1
 	}
-	if m.has("gpu-old-driver") {
-		driver = gpuOldDriver
-	}
-	if m.has("gpu-old-vbios") {
-		vbios = gpuOldVBIOS
-	}
-	if m.has("gpu-ppcie") {
-		feature = nvgpu.ProtectedPCIe
-	}
-	if m.has("gpu-fwid") {
-		fwid[0] ^= 1
-	}
 	copy(r.ResponseNonce[:], m.chipBytes(fmt.Sprintf("gpu/%d/nonce/%s", i, hex.EncodeToString(nonce[:])), len(r.ResponseNonce)))
-	for n := 1; n <= gpuBlocks; n++ {
-		b := nvgpu.Block{Index: byte(n), Type: 1} // mutable firmware, digest (DSP0274 1.1, table 45)
-		if n <= gpuMeasured {
-			copy(b.Value[:], m.cfg.Vendor.bytes(fmt.Sprintf("nvidia/measurement/%d", n), len(b.Value)))
+	for n := 1; n <= g.blocks; n++ {
+		b := nvgpu.Block{Index: byte(n), Type: 1, Value: v.measurement(g, n)} // mutable firmware, digest (DSP0274 1.1, table 45)
+		if n == nvgpu.BlockNVDEC0 {
+			b.Value = [nvgpu.MeasurementSize]byte{} // nothing runs there
 		}
 		r.Blocks = append(r.Blocks, b)
 	}
 	if m.has("gpu-measurement") {
 		r.Blocks[2].Value[0] ^= 1
 	}
+	vbios := g.vbios
+	if m.has("gpu-old-vbios") && g != switchModel || m.has("switch-old-vbios") && g == switchModel {
+		vbios = g.oldVBIOS
+	}
+	if g == switchModel {
+		m.switchFields(r, i, vbios)
+		return r, nil
+	}
+	return r, m.gpuFields(r, i, g, vbios)
+}
+
+// gpuFields adds the opaque fields of GPU i.
+func (m *Machine) gpuFields(r *nvgpu.Report, i int, g *gpuModel, vbios string) error {
+	driver, feature, fwid := g.driver, nvgpu.SinglePassThrough, m.cfg.Vendor.fwid(g)
+	if m.has("gpu-old-driver") {
+		driver = g.oldDriver
+	}
+	if m.has("gpu-ppcie") || m.cfg.Switches > 0 {
+		feature = nvgpu.ProtectedPCIe
+	}
+	if m.has("gpu-fwid") {
+		fwid[0] ^= 1
+	}
+	decoder := byte(nvgpu.NVDEC0Off)
+	if m.has("gpu-nvdec") {
+		decoder = nvgpu.NVDEC0On
+	}
 	v, err := nvgpu.EncodeVBIOS(vbios)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	r.Opaque = []nvgpu.Field{
 		{Type: nvgpu.FieldVBIOS, Data: v},
 		{Type: nvgpu.FieldBoardID, Data: binary.LittleEndian.AppendUint32(nil, 0x3b1)},
-		{Type: nvgpu.FieldChipSKU, Data: []byte("882\x00")},
-		{Type: nvgpu.FieldProject, Data: []byte("1010\x00")},
-		{Type: nvgpu.FieldProjectSKU, Data: []byte("0200\x00")},
+		{Type: nvgpu.FieldChipSKU, Data: []byte(g.chipSKU + "\x00")},
+		{Type: nvgpu.FieldProject, Data: []byte(g.project + "\x00")},
+		{Type: nvgpu.FieldProjectSKU, Data: []byte(g.sku + "\x00")},
 		{Type: nvgpu.FieldDriver, Data: []byte(driver + "\x00")},
-		{Type: nvgpu.FieldNVDEC0, Data: []byte{nvgpu.NVDEC0Off}},
+		{Type: nvgpu.FieldNVDEC0, Data: []byte{decoder}},
 		{Type: nvgpu.FieldFWID, Data: fwid},
-		{Type: nvgpu.FieldFeatureFlag, Data: []byte{byte(feature)}},
+		{Type: nvgpu.FieldFeatureFlag, Data: []byte{byte(feature), 0}},
 	}
-	return r, nil
+	if m.cfg.GPU == GPUBlackwell {
+		r.Opaque = append(r.Opaque, nvgpu.Field{Type: nvgpu.FieldChipInfo, Data: []byte(g.chip + "\x00")})
+	}
+	if m.cfg.Switches > 0 {
+		r.Opaque = append(r.Opaque, nvgpu.Field{Type: nvgpu.FieldPDI, Data: m.links(i)})
+	}
+	return nil
 }
 
-// gpuFWID returns the SHA-384 of the firmware that the vendor's GPUs boot.
-func (m *Machine) gpuFWID() []byte { return m.cfg.Vendor.bytes("nvidia/fwid", nvgpu.MeasurementSize) }
+// links returns the far ends of GPU i's 18 links, of which the last is off.
+func (m *Machine) links(i int) []byte {
+	var out []byte
+	for link := range 17 {
+		id := m.pdi(m.cfg.GPUs + link%m.cfg.Switches)
+		if i == 0 && m.has("gpu-topology") {
+			id[0] ^= 1
+		}
+		slices.Reverse(id[:])
+		out = append(out, id[:]...)
+	}
+	return append(out, make([]byte, nvgpu.PDISize)...)
+}
 
-// describeGPU adds NVIDIA's root, and a policy for exactly these GPUs.
+// switchFields adds the opaque fields of device i, a switch.
+func (m *Machine) switchFields(r *nvgpu.Report, i int, vbios string) {
+	id := m.pdi(i)
+	if m.has("switch-id") {
+		id[0] ^= 1
+	}
+	gpus := bytes.Repeat([]byte{0xff}, 16*nvgpu.PDISize)
+	for n := range m.cfg.GPUs {
+		g := m.pdi(n)
+		if m.has("switch-topology") {
+			g[0] ^= 1
+		}
+		copy(gpus[n*nvgpu.PDISize:], g[:])
+	}
+	r.Opaque = []nvgpu.Field{
+		{Type: nvgpu.FieldVBIOS, Data: []byte(vbios)},
+		{Type: nvgpu.FieldPDI, Data: id[:]},
+		{Type: nvgpu.FieldGPUs, Data: gpus},
+	}
+}
+
+// pdi returns the id of device i on its links.
+func (m *Machine) pdi(i int) nvgpu.PDI {
+	return nvgpu.PDI(m.gpu.ids[i][len(m.gpu.ids[i])-nvgpu.PDISize:])
+}
+
+// describeGPU adds NVIDIA's roots, and a policy for exactly these devices.
 func (m *Machine) describeGPU(d *Description) error {
 	good := &Machine{cfg: m.cfg}
 	good.cfg.Faults = nil
@@ -180,23 +249,40 @@ func (m *Machine) describeGPU(d *Description) error {
 		return err
 	}
 	g := &policy.GPU{
-		Architectures: []string{"hopper"}, MinCount: uint64(m.cfg.GPUs),
-		MinDriver: gpuDriver, MinVBIOS: gpuVBIOS,
+		Architectures: []string{m.cfg.GPU}, MinCount: uint64(m.cfg.GPUs),
+		MinDriver: m.model(0).driver, MinVBIOS: m.model(0).vbios, RIM: m.cfg.Manifests,
 	}
-	r, err := good.gpuReport(0, [32]byte{})
-	if err != nil {
-		return err
+	if m.cfg.Switches > 0 {
+		g.Modes, g.MinSwitches, g.MinSwitchVBIOS = []string{"ppcie"}, uint64(m.cfg.Switches), switchModel.vbios
 	}
-	g.Measurements = []policy.GPUMeasured{{Name: "simulated Hopper, driver " + gpuDriver + ", VBIOS " + gpuVBIOS, Digest: nvgpu.MeasurementsDigest(r)}}
-	for i := range m.cfg.GPUs {
-		dev, err := pki.device(i)
+	for i := range m.GPUs() {
+		good.gpu.ids = append(good.gpu.ids, pki.serial(i))
+		g.Devices = append(g.Devices, policy.Hex(pki.serial(i)))
+	}
+	slices.SortFunc(g.Devices, func(a, b policy.Hex) int { return bytes.Compare(a, b) })
+	for _, i := range []int{0, m.cfg.GPUs} { // one GPU stands for all, and one switch
+		if m.cfg.Manifests || i >= m.GPUs() {
+			break
+		}
+		r, err := good.gpuReport(i, [32]byte{})
 		if err != nil {
 			return err
 		}
-		g.Devices = append(g.Devices, policy.Hex(dev.cert.SerialNumber.Bytes()))
+		name := fmt.Sprintf("simulated %s, VBIOS %s", m.model(i).chip, m.model(i).vbios)
+		if driver := m.model(i).driver; driver != "" {
+			name += ", driver " + driver
+		}
+		g.Measurements = append(g.Measurements, policy.GPUMeasured{Name: name, Digest: nvgpu.MeasurementsDigest(r)})
 	}
-	slices.SortFunc(g.Devices, func(a, b policy.Hex) int { return bytes.Compare(a, b) })
+	slices.SortFunc(g.Measurements, func(a, b policy.GPUMeasured) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
 	d.Platforms.GPU = g
 	d.Roots = append(d.Roots, sha256.Sum256(pki.root.cert.RawSubjectPublicKeyInfo))
+	if m.cfg.Manifests {
+		root, err := pki.manifestRoot()
+		if err != nil {
+			return err
+		}
+		d.Roots = append(d.Roots, sha256.Sum256(root.cert.RawSubjectPublicKeyInfo))
+	}
 	return nil
 }

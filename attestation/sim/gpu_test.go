@@ -13,7 +13,16 @@ import (
 // gpuMachine builds only what GPUs need: no RSA key, so that the test is quick.
 func gpuMachine(t *testing.T, chip string, faults ...string) *Machine {
 	t.Helper()
-	m := &Machine{cfg: Config{Vendor: &Vendor{seed: [32]byte{1}}, Chip: chip, GPUs: 2, Faults: map[string]string{}}}
+	return gpuMachineOf(t, Config{Chip: chip, GPUs: 2}, faults...)
+}
+
+func gpuMachineOf(t *testing.T, cfg Config, faults ...string) *Machine {
+	t.Helper()
+	cfg.Vendor, cfg.Faults = &Vendor{seed: [32]byte{1}}, map[string]string{}
+	m := &Machine{cfg: cfg}
+	if err := m.cfg.checkGPU(); err != nil {
+		t.Fatal(err)
+	}
 	for _, f := range faults {
 		m.cfg.Faults[f] = ""
 	}
@@ -27,7 +36,11 @@ func gpuMachine(t *testing.T, chip string, faults ...string) *Machine {
 
 func gpuReports(t *testing.T, m *Machine) [][]byte {
 	t.Helper()
-	items, err := m.CollectGPU(context.Background(), [][32]byte{{1}, {2}})
+	var nonces [][32]byte
+	for i := range m.GPUs() {
+		nonces = append(nonces, [32]byte{byte(i + 1)})
+	}
+	items, err := m.CollectGPU(context.Background(), nonces)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,6 +106,47 @@ func TestGPUFaultsDo(t *testing.T) {
 			if same {
 				t.Errorf("%s changes nothing", f)
 			}
+		}
+	}
+}
+
+// TestSwitchAndManifestFaultsDo demands that every fault of switches changes a
+// report, and every fault of manifests a document, and nothing else.
+func TestSwitchAndManifestFaultsDo(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Chip: "a", GPUs: 2, GPU: GPUBlackwell, Switches: 2, Manifests: true}
+	good := gpuMachineOf(t, cfg)
+	reports, rims := bytes.Join(gpuReports(t, good), nil), gpuDocs(good, attestation.TypeNVIDIARIM)
+	for _, f := range switchFaults {
+		bad := gpuMachineOf(t, cfg, f)
+		if bytes.Equal(reports, bytes.Join(gpuReports(t, bad), nil)) || !bytes.Equal(rims, gpuDocs(bad, attestation.TypeNVIDIARIM)) {
+			t.Errorf("%s changes no report, or the manifests", f)
+		}
+	}
+	for _, f := range manifestFaults {
+		bad := gpuMachineOf(t, cfg, f)
+		if !bytes.Equal(reports, bytes.Join(gpuReports(t, bad), nil)) {
+			t.Errorf("%s changes a report", f)
+		}
+		ocspAlone := f == "rim-hold" || f == "rim-revoked" || f == "rim-no-ocsp"
+		if same := bytes.Equal(rims, gpuDocs(bad, attestation.TypeNVIDIARIM)); same != ocspAlone {
+			t.Errorf("%s: same manifests %v", f, same)
+		}
+	}
+}
+
+func TestGPUConfig(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]Config{
+		"another kind":         {GPUs: 1, GPU: "ampere"},
+		"a kind and no GPU":    {GPU: GPUHopper},
+		"switches and no GPU":  {Switches: 1},
+		"manifests and no GPU": {Manifests: true},
+		"too many":             {GPUs: 13, Switches: 4},
+		"less than no switch":  {GPUs: 1, Switches: -1},
+	} {
+		if err := c.checkGPU(); err == nil {
+			t.Errorf("%s: accepted", name)
 		}
 	}
 }

@@ -109,13 +109,14 @@ func (m *Machine) Collect(ctx context.Context, reportData [64]byte) ([]attestati
 	return []attestation.Item{it}, nil
 }
 
-// CollectGPU returns the evidence of the machine's GPUs, the i-th for nonces[i].
+// CollectGPU returns the evidence of the machine's GPUs and then of its switches,
+// the i-th for nonces[i].
 func (m *Machine) CollectGPU(ctx context.Context, nonces [][32]byte) ([]attestation.Item, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if len(nonces) != m.cfg.GPUs {
-		return nil, fmt.Errorf("sim: %d nonces for %d GPUs", len(nonces), m.cfg.GPUs)
+	if len(nonces) != m.GPUs() {
+		return nil, fmt.Errorf("sim: %d nonces for %d GPUs and switches", len(nonces), m.GPUs())
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -130,8 +131,9 @@ func (m *Machine) CollectGPU(ctx context.Context, nonces [][32]byte) ([]attestat
 	return items, nil
 }
 
-// GPUs returns the number of GPUs.
-func (m *Machine) GPUs() int { return m.cfg.GPUs }
+// GPUs returns the number of GPUs and switches: of nonces that
+// [Machine.CollectGPU] takes.
+func (m *Machine) GPUs() int { return m.cfg.GPUs + m.cfg.Switches }
 
 // Endorsements returns what the vendors publish for this machine.
 func (m *Machine) Endorsements() (*attestation.Endorsements, error) {

@@ -221,7 +221,7 @@ func TestConcurrent(t *testing.T) {
 // TestFaultLists demands that every fault has one name.
 func TestFaultLists(t *testing.T) {
 	t.Parallel()
-	for name, list := range map[string][]string{"snp": snpFaults, "tdx": tdxFaults, "gpu": gpuFaults} {
+	for name, list := range map[string][]string{"snp": snpFaults, "tdx": tdxFaults, "gpu": gpuFaults, "switch": switchFaults, "manifest": manifestFaults} {
 		s := slices.Clone(list)
 		slices.Sort(s)
 		if len(slices.Compact(s)) != len(list) {

@@ -1,11 +1,11 @@
-// Package nvgpu judges the attestation report of an NVIDIA GPU: its signature,
-// the certificate chain to NVIDIA's root, revocation by stapled OCSP responses,
-// and what the policy says about versions, measurements and devices. Start with
-// [Appraise], once a GPU, and then call [AppraiseSet] once for all of them.
+// Package nvgpu judges the attestation reports of NVIDIA GPUs and NVLink switches:
+// signature, certificate chain to NVIDIA's root, revocation by stapled OCSP
+// responses, measurements by sets that a policy pins or by NVIDIA's signed
+// reference manifests, and what the policy says about versions, modes and devices.
+// Start with [NewSet] for the GPUs of a machine, or [Appraise] for one report.
 //
-// It reads no reference integrity manifests: measurements are judged by the sets
-// that a policy pins. And it cannot see whether confidential mode is on; only the
-// driver inside the measured guest knows.
+// It cannot see whether confidential mode is on; only the driver inside the
+// measured guest knows.
 package nvgpu
 
 import (
@@ -23,14 +23,47 @@ import (
 	"github.com/concordat/concordat/verifier/internal/check"
 )
 
+// Appraise judges one report by itself, as [Set.Appraise] does.
+func Appraise(raw []byte, ends *attestation.Endorsements, refs []attestation.Digest, p *policy.Policy, want check.Expect, r *check.Recorder) {
+	NewSet(ends, p).Appraise(raw, refs, want, r)
+}
+
+// device is one report with what vouches for it, while it is judged.
+type device struct {
+	report *nvgpu.Report
+	chain  []*x509.Certificate
+	chip   chip // set by checkArchitecture
+	refs   []attestation.Digest
+	want   check.Expect
+	r      *check.Recorder
+}
+
+// ueid is the serial number of the device's certificate.
+func (d *device) ueid() []byte { return d.chain[own].SerialNumber.Bytes() }
+
 // Appraise judges one report. want.ReportData is the nonce of 32 bytes that the
-// GPU had to answer. The report's chain is found among ends as the one whose leaf
+// device had to answer; the rest of want must be the same for every report of the
+// set. The report's chain is found among the endorsements as the one whose leaf
 // signed the report, those that refs names first.
-//
-// It returns the device's ueid, the serial number of its certificate, if report
-// and chain are authentic, and nil if not; [AppraiseSet] wants it.
-func Appraise(raw []byte, ends *attestation.Endorsements, refs []attestation.Digest, p *policy.Policy, want check.Expect, r *check.Recorder) []byte {
-	if p != nil && p.Platforms.GPU == nil {
+func (s *Set) Appraise(raw []byte, refs []attestation.Digest, want check.Expect, r *check.Recorder) {
+	d := s.authenticate(raw, refs, want, r)
+	if d == nil {
+		s.members = append(s.members, nil)
+		return
+	}
+	if r.IsAuthentic() {
+		s.members = append(s.members, d)
+	} else {
+		s.members = append(s.members, nil)
+	}
+	checkFirmware(d.chain, d.report, r)
+	s.checkRevocation(d)
+	s.checkReference(d)
+}
+
+// authenticate finds out who signed, and returns nil if nobody did.
+func (s *Set) authenticate(raw []byte, refs []attestation.Digest, want check.Expect, r *check.Recorder) *device {
+	if s.p != nil && s.p.Platforms.GPU == nil {
 		r.Fail("policy", "no GPU evidence", "a GPU report", "the policy accepts no GPU: start the enclave without one, or change the policy")
 		return nil
 	}
@@ -42,7 +75,7 @@ func Appraise(raw []byte, ends *attestation.Endorsements, refs []attestation.Dig
 	r.Pass("report", fmt.Sprintf("%d measurements", len(report.Blocks)))
 	checkNonce(report, want.ReportData, r)
 
-	docs := ends.ByType(attestation.TypeNVIDIAChain, refs)
+	docs := s.ends.ByType(attestation.TypeNVIDIAChain, refs)
 	if len(docs) == 0 {
 		r.Missing("chain", "the GPU's certificate chain", "add the chain that NVML's GetConfComputeGpuCertificate returns")
 		return nil
@@ -53,19 +86,13 @@ func Appraise(raw []byte, ends *attestation.Endorsements, refs []attestation.Dig
 		return nil
 	}
 	r.Pass("signature", fmt.Sprintf("by %q", chain[leaf].Subject.CommonName))
-
-	var ueid []byte
-	if err := verifyChain(chain, &want); err != nil {
-		r.Fail("chain", "a chain to an accepted root", err.Error(), "only GPUs whose chain reaches NVIDIA's Device Identity CA are genuine")
+	if err := s.verifyChain(chain, deviceRoots, &want); err != nil {
+		r.Fail("chain", "a chain to an accepted root", err.Error(), "only devices whose chain reaches NVIDIA's Device Identity CA are genuine")
 	} else {
 		r.Pass("chain", fmt.Sprintf("to %q", chain[root].Subject.CommonName))
 		r.Authentic()
-		ueid = chain[device].SerialNumber.Bytes()
 	}
-	checkFirmware(chain, report, r)
-	checkRevocation(chain, ends.ByType(attestation.TypeNVIDIAOCSP, refs), p, &want, r)
-	checkReference(chain, report, p, r)
-	return ueid
+	return &device{report: report, chain: chain, refs: refs, want: want, r: r}
 }
 
 // findChain returns the first chain whose leaf signed raw, a report that parses.

@@ -68,12 +68,9 @@ func TestRealH100(t *testing.T) {
 	want.ReportData, _ = hex.DecodeString(nonce)
 
 	r := check.NewRecorder("gpu")
-	ueid := Appraise(raw, ends, nil, nil, want, r)
+	Appraise(raw, ends, nil, nil, want, r)
 	if v := check.Summary(r.Checks()); v != check.Pass || !r.IsAuthentic() {
 		t.Errorf("verdict %v, authentic %v: %+v", v, r.IsAuthentic(), r.Problems())
-	}
-	if hex.EncodeToString(ueid) != "41431d480fe5e87274" {
-		t.Errorf("ueid %x", ueid)
 	}
 	for name, got := range map[string]string{
 		"report": "64 measurements", "signature": `by "GH100 A01 GSP FMC LF"`, "chain": `to "NVIDIA Device Identity CA"`,
@@ -106,7 +103,7 @@ func TestRealH100(t *testing.T) {
 		"no time":         {func(raw []byte, w *check.Expect) []byte { w.At = time.Time{}; return raw }, "chain", check.Fail},
 		"simulated world": {func(raw []byte, w *check.Expect) []byte { w.Simulated = true; return raw }, "chain", check.Fail},
 		"simulated roots": {func(raw []byte, w *check.Expect) []byte {
-			w.Simulated, w.Roots = true, []attestation.Digest{rootSPKI}
+			w.Simulated, w.Roots = true, deviceRoots
 			return raw
 		}, "chain", check.Fail},
 		"trailing zero": {func(raw []byte, w *check.Expect) []byte { return append(raw, 0) }, "report", check.Fail},
@@ -157,11 +154,16 @@ var vendor = sync.OnceValues(sim.NewVendor)
 
 func simulate(t testing.TB, faults ...string) *machine {
 	t.Helper()
+	return simulateOf(t, sim.Config{GPUs: 2}, faults...)
+}
+
+func simulateOf(t testing.TB, cfg sim.Config, faults ...string) *machine {
+	t.Helper()
 	v, err := vendor()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := sim.Config{Vendor: v, Platform: sim.PlatformSNP, Chip: "a", GPUs: 2, Faults: map[string]string{}}
+	cfg.Vendor, cfg.Platform, cfg.Chip, cfg.Faults = v, sim.PlatformSNP, "a", map[string]string{}
 	for _, f := range faults {
 		cfg.Faults[f] = ""
 	}
@@ -173,7 +175,10 @@ func simulate(t testing.TB, faults ...string) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := &machine{nonces: [][32]byte{{1}, {2}}, want: check.Expect{At: now, Simulated: true, Roots: d.Roots}}
+	out := &machine{want: check.Expect{At: now, Simulated: true, Roots: d.Roots}}
+	for i := range m.GPUs() {
+		out.nonces = append(out.nonces, [32]byte{byte(i + 1)})
+	}
 	out.pol.Platforms = d.Platforms
 	out.pol.Evidence.MaxCollateralAge = 24 * 3600
 	if out.ends, err = m.Endorsements(); err != nil {
@@ -188,13 +193,13 @@ func simulate(t testing.TB, faults ...string) *machine {
 // appraise returns all checks of a machine, the set's too.
 func (m *machine) appraise() *check.Recorder {
 	all := check.NewRecorder("gpu")
-	var devices [][]byte
+	set := NewSet(m.ends, &m.pol)
 	for i, it := range m.items {
 		w := m.want
 		w.ReportData = m.nonces[i][:]
-		devices = append(devices, Appraise(it.Raw, m.ends, it.Endorsements, &m.pol, w, all))
+		set.Appraise(it.Raw, it.Endorsements, w, all)
 	}
-	AppraiseSet(devices, &m.pol, all)
+	set.Judge(all)
 	return all
 }
 
@@ -227,9 +232,10 @@ func TestFaults(t *testing.T) {
 		"gpu-hold":          {check: "revocation", words: "certificate hold"},
 		"gpu-measurement":   {check: "measurements", words: "firmware that the policy does not know"},
 		"gpu-no-ocsp":       {check: "revocation", verdict: check.Incomplete, words: "an OCSP response for"},
+		"gpu-nvdec":         {check: "measurements", words: "firmware that the policy does not know"},
 		"gpu-old-driver":    {check: "driver", words: "550.90.07 or newer"},
 		"gpu-old-vbios":     {check: "vbios", words: "96.00.9F.00.01 or newer"},
-		"gpu-ppcie":         {check: "mode", verdict: check.Unsupported, words: "PPCIE"},
+		"gpu-ppcie":         {check: "mode", words: "PPCIE", also: "topology"},
 		"gpu-revoked":       {check: "revocation", words: "key compromise"},
 		"gpu-stale-ocsp":    {check: "revocation", words: "ended at 2026-11-22T12:00:00Z"},
 		"gpu-stranger":      {check: "device", words: "one of the policy's 2 devices"},
@@ -237,25 +243,31 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
-			r := simulate(t, fault).appraise()
-			if v := check.Summary(r.Checks()); v != want.verdict {
-				t.Errorf("verdict %v, want %v", v, want.verdict)
-			}
-			var met bool
-			for _, c := range r.Problems() {
-				name := strings.TrimPrefix(c.Name, "gpu.")
-				text := c.Expected + "|" + c.Got + "|" + c.Advice
-				switch {
-				case name == want.check && strings.Contains(text, want.words):
-					met = true
-				case name != want.also && name != want.check:
-					t.Errorf("another check failed: %+v", c)
-				}
-			}
-			if !met {
-				t.Errorf("no %s that says %q: %+v", want.check, want.words, r.Problems())
-			}
+			refused(t, simulate(t, fault).appraise(), want.check, want.verdict, want.words, want.also)
 		})
+	}
+}
+
+// refused demands of r this verdict, a failed check of that name in those words,
+// and no other but also.
+func refused(t *testing.T, r *check.Recorder, want string, verdict check.Verdict, words, also string) {
+	t.Helper()
+	if v := check.Summary(r.Checks()); v != verdict {
+		t.Errorf("verdict %v, want %v", v, verdict)
+	}
+	var met bool
+	for _, c := range r.Problems() {
+		name := strings.TrimPrefix(c.Name, "gpu.")
+		text := c.Expected + "|" + c.Got + "|" + c.Advice
+		switch {
+		case name == want && strings.Contains(text, words):
+			met = true
+		case name != also && name != want:
+			t.Errorf("another check failed: %+v", c)
+		}
+	}
+	if !met {
+		t.Errorf("no %s that says %q: %+v", want, words, r.Problems())
 	}
 }
 
@@ -365,22 +377,25 @@ func TestNamesOfChips(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct{ leaf, device, identity, arch, err string }{
-		{"GH100 A01 GSP FMC LF", "GH100 A01 GSP BROM", "NVIDIA GH100 Identity", "hopper", ""},
-		{"GB100 A01 GSP FMC LF", "GB100 A01 GSP BROM", "NVIDIA GB100 Identity", "blackwell", ""},
-		{"GZ100 A01 GSP FMC LF", "GZ100 A01 GSP BROM", "NVIDIA GZ100 Identity", "", ""},
-		{"GB100 A01 GSP FMC LF", "GH100 A01 GSP BROM", "NVIDIA GH100 Identity", "", "not the FMC LF of a GH100"},
-		{"GH100 A01 GSP FMC LF", "GH100 A01 GSP FMC LF", "NVIDIA GH100 Identity", "", "not the BROM of a GH100"},
-		{"LS10 A01 FSP", "LS10 A01 FSP BROM", "NVIDIA LS10 Identity", "", "names no chip"},
+	for _, c := range []struct{ leaf, own, provisioner, identity, want, err string }{
+		{"GH100 A01 GSP FMC LF", "GH100 A01 GSP BROM", "NVIDIA GH100 Provisioner ICA 1", "NVIDIA GH100 Identity", "hopper (GH100)", ""},
+		{"GB100 A01 GSP FMC LF", "GB100 A01 GSP BROM", "NVIDIA GB100 Provisioner ICA 00000", "NVIDIA GB100 Identity", "blackwell (GB100)", ""},
+		{"LS_10 A01 FSP FMC LF", "LS_10 A01 FSP BROM", "NVIDIA LS_10 Provisioner ICA 1", "NVIDIA GH100 Identity", "switch (LS10)", ""},
+		{"GZ100 A01 GSP FMC LF", "GZ100 A01 GSP BROM", "NVIDIA GZ100 Provisioner ICA 1", "NVIDIA GZ100 Identity", " (GZ100)", ""},
+		{"GB100 A01 GSP FMC LF", "GH100 A01 GSP BROM", "NVIDIA GH100 Provisioner ICA 1", "NVIDIA GH100 Identity", "", "not the FMC LF of a GH100"},
+		{"GH100 A01 GSP FMC LF", "GH100 A01 GSP FMC LF", "NVIDIA GH100 Provisioner ICA 1", "NVIDIA GH100 Identity", "", "not the BROM of a GH100"},
+		{"GH100 A01 GSP FMC LF", "GH100 A01 GSP BROM", "NVIDIA GB100 Provisioner ICA 1", "NVIDIA GH100 Identity", "", "not a provisioner of GH100"},
+		{"LS_10 A01 FSP FMC LF", "LS_10 A01 FSP BROM", "NVIDIA GH100 Provisioner ICA 1", "NVIDIA GH100 Identity", "", "of a GH100"},
+		{"LS10 A01 FSP", "LS10 A01 FSP BROM", "NVIDIA LS10 Provisioner ICA 1", "NVIDIA LS10 Identity", "", "names no chip"},
 	} {
-		for i, n := range map[int]string{leaf: c.leaf, device: c.device, identity: c.identity} {
+		for i, n := range map[int]string{leaf: c.leaf, own: c.own, provisioner: c.provisioner, identity: c.identity} {
 			x := *chain[i]
 			x.Subject.CommonName = n
 			chain[i] = &x
 		}
-		arch, _, err := architecture(chain)
-		if arch != c.arch || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
-			t.Errorf("%+v: %q, %v", c, arch, err)
+		got, err := readChip(chain)
+		if (err == nil) != (c.err == "") || err == nil && got.String() != c.want || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%+v: %v, %v", c, got, err)
 		}
 	}
 }

@@ -58,7 +58,7 @@ func firmwareIDs(chain []*x509.Certificate) ([][]byte, error) {
 		var err error
 		switch {
 		case e.Id.Equal(oidCompositeDevice):
-			id, err = compositeDevice(e.Value, chain[device].RawSubjectPublicKeyInfo)
+			id, err = compositeDevice(e.Value, chain[own].RawSubjectPublicKeyInfo)
 		case e.Id.Equal(oidTcbInfo):
 			id, err = tcbInfo(e.Value)
 		default:

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/crypto/ocsp"
 
-	"github.com/concordat/concordat/policy"
+	"github.com/concordat/concordat/attestation"
 	"github.com/concordat/concordat/verifier/internal/check"
 )
 
@@ -21,49 +21,89 @@ const maxResponses = 8
 
 // checkRevocation demands for every certificate between leaf and root a stapled
 // OCSP response (RFC 6960) that is in force at the judged time and says good. The
-// leaf has none: the device makes it at boot. An authentic response that says
-// revoked, on hold included, decides whatever else is there. There is no nonce:
-// freshness is the response's own window, and the policy's collateral age.
-func checkRevocation(chain []*x509.Certificate, docs [][]byte, p *policy.Policy, want *check.Expect, r *check.Recorder) {
+// leaf has none: the device makes it at boot. A device on hold is as good as
+// revoked.
+func (s *Set) checkRevocation(d *device) {
 	const name = "revocation"
-	var maxAge time.Duration
-	if p != nil {
-		maxAge = p.Evidence.MaxCollateralAge.Duration()
-	}
-	var missing, seen []string
-	for i := device; i < root; i++ {
-		subject := chain[i].Subject.CommonName
-		best, err := status(chain[i], chain[i+1], docs, want)
+	s.recordRevocation(name, s.revocation(d.chain[own:], false, d), "do not use this GPU", d)
+}
+
+// standing is what stapled OCSP responses say about the certificates of a chain.
+type standing struct {
+	err     error    // one is revoked, or what is said of it is stale
+	stale   bool     // err is about age alone
+	missing []string // of which nothing is said
+	oldest  string   // thisUpdate of the oldest response
+	held    []string // on hold, where that is accepted
+}
+
+// revocation judges every certificate of chain but the last, its root. An
+// authentic response that says revoked decides whatever else is there. There is no
+// nonce: freshness is the response's own window, and the policy's age.
+func (s *Set) revocation(chain []*x509.Certificate, allowHold bool, d *device) standing {
+	var st standing
+	for i := range len(chain) - 1 {
+		subject := fmt.Sprintf("%q", chain[i].Subject.CommonName)
+		one, ok := s.status[string(chain[i].Raw)]
+		if !ok {
+			one = status(chain[i], chain[i+1], s.ends.ByType(attestation.TypeNVIDIAOCSP, d.refs), &d.want)
+			s.status[string(chain[i].Raw)] = one
+		}
 		switch {
-		case err != nil:
-			r.Fail(name, "no certificate revoked", fmt.Sprintf("%q: %v", subject, err), "do not use this GPU")
-			return
-		case best == nil:
-			missing = append(missing, fmt.Sprintf("%q", subject))
+		case one.err != nil:
+			st.err = fmt.Errorf("%s: %w", subject, one.err)
+			return st
+		case one.hold != nil && !allowHold:
+			st.err = fmt.Errorf("%s: %s", subject, revoked(one.hold))
+			return st
+		case one.hold != nil && (one.good == nil || !one.good.ThisUpdate.After(one.hold.ThisUpdate)):
+			one.good = one.hold
+			st.held = append(st.held, subject)
+		case one.good == nil:
+			st.missing = append(st.missing, subject)
 			continue
 		}
-		if err := fresh(best, want.At, maxAge, p != nil); err != nil {
-			r.Fail(name, "a response in force at the judged time", fmt.Sprintf("%q: %v", subject, err), "staple fresh responses of ocsp.ndis.nvidia.com")
-			return
+		if err := s.fresh(one.good, d.want.At); err != nil {
+			st.err, st.stale = fmt.Errorf("%s: %w", subject, err), true
+			return st
 		}
-		seen = append(seen, best.ThisUpdate.UTC().Format(time.RFC3339))
+		if this := one.good.ThisUpdate.UTC().Format(time.RFC3339); st.oldest == "" || this < st.oldest {
+			st.oldest = this
+		}
 	}
+	return st
+}
+
+// recordRevocation records st under name.
+func (s *Set) recordRevocation(name string, st standing, advice string, d *device) {
+	const source = "responses of ocsp.ndis.nvidia.com"
 	switch {
-	case len(missing) == 0:
-		r.Pass(name, "good as of "+slices.Min(seen))
-	case want.AllowMissingCollateral && p == nil:
-		r.NotChecked(name, "no OCSP response for "+strings.Join(missing, ", "))
+	case st.stale:
+		d.r.Fail(name, "a response in force at the judged time", st.err.Error(), "staple fresh "+source)
+	case st.err != nil:
+		d.r.Fail(name, "no certificate revoked", st.err.Error(), advice)
+	case len(st.missing) == 0 && len(st.held) > 0:
+		d.r.Pass(name, fmt.Sprintf("as of %s; on hold, which the policy accepts: %s", st.oldest, strings.Join(st.held, ", ")))
+	case len(st.missing) == 0:
+		d.r.Pass(name, "good as of "+st.oldest)
+	case d.want.AllowMissingCollateral && s.p == nil:
+		d.r.NotChecked(name, "no OCSP response for "+strings.Join(st.missing, ", "))
 	default:
-		r.Missing(name, "an OCSP response for "+strings.Join(missing, ", "), "staple responses of ocsp.ndis.nvidia.com")
+		d.r.Missing(name, "an OCSP response for "+strings.Join(st.missing, ", "), "staple "+source)
 	}
 }
 
-// status returns the newest authentic response about cert, or nil if there is
-// none, and an error if one of them says that cert was revoked at the judged time
-// or is not known to its issuer. Documents that are no authentic response about
-// cert are ignored: anyone may put them into the set.
-func status(cert, issuer *x509.Certificate, docs [][]byte, want *check.Expect) (*ocsp.Response, error) {
-	var best *ocsp.Response
+// certStatus is what authentic responses say about one certificate.
+type certStatus struct {
+	good *ocsp.Response // the newest that says good
+	hold *ocsp.Response // the newest that says on hold
+	err  error          // one says revoked for another reason, or unknown
+}
+
+// status reads the responses about cert. Documents that are no authentic response
+// about cert are ignored: anyone may put them into the set.
+func status(cert, issuer *x509.Certificate, docs [][]byte, want *check.Expect) certStatus {
+	var st certStatus
 	serial := cert.SerialNumber.Bytes()
 	tried := 0
 	for _, d := range docs {
@@ -75,20 +115,27 @@ func status(cert, issuer *x509.Certificate, docs [][]byte, want *check.Expect) (
 		if err != nil || delegated(resp, want) != nil {
 			continue
 		}
-		switch resp.Status {
-		case ocsp.Good:
-			if !resp.ThisUpdate.After(want.At) && (best == nil || resp.ThisUpdate.After(best.ThisUpdate)) {
-				best = resp
-			}
-		case ocsp.Revoked:
-			if !resp.RevokedAt.After(want.At) {
-				return nil, fmt.Errorf("revoked at %s (%s)", resp.RevokedAt.UTC().Format(time.RFC3339), reason(resp.RevocationReason))
-			}
+		newest := &st.good
+		switch {
+		case resp.Status == ocsp.Good:
+		case resp.Status != ocsp.Revoked:
+			return certStatus{err: errors.New("unknown to its issuer's responder")}
+		case resp.RevokedAt.After(want.At):
+			continue
+		case resp.RevocationReason == ocsp.CertificateHold:
+			newest = &st.hold
 		default:
-			return nil, errors.New("unknown to its issuer's responder")
+			return certStatus{err: errors.New(revoked(resp))}
+		}
+		if !resp.ThisUpdate.After(want.At) && (*newest == nil || resp.ThisUpdate.After((*newest).ThisUpdate)) {
+			*newest = resp
 		}
 	}
-	return best, nil
+	return st
+}
+
+func revoked(resp *ocsp.Response) string {
+	return fmt.Sprintf("revoked at %s (%s)", resp.RevokedAt.UTC().Format(time.RFC3339), reason(resp.RevocationReason))
 }
 
 // delegated says why the certificate embedded in resp, which issuer signed, may
@@ -109,15 +156,15 @@ func delegated(resp *ocsp.Response, want *check.Expect) error {
 }
 
 // fresh says why a response is not in force at at.
-func fresh(resp *ocsp.Response, at time.Time, maxAge time.Duration, bounded bool) error {
+func (s *Set) fresh(resp *ocsp.Response, at time.Time) error {
 	this := resp.ThisUpdate.UTC().Format(time.RFC3339)
 	switch {
-	case resp.NextUpdate.IsZero() && !bounded:
+	case resp.NextUpdate.IsZero() && s.p == nil:
 		return fmt.Errorf("response of %s without an end", this)
 	case !resp.NextUpdate.IsZero() && !at.Before(resp.NextUpdate):
 		return fmt.Errorf("response of %s ended at %s", this, resp.NextUpdate.UTC().Format(time.RFC3339))
-	case bounded && at.Sub(resp.ThisUpdate) > maxAge:
-		return fmt.Errorf("response of %s is older than the policy's %s", this, maxAge)
+	case s.p != nil && at.Sub(resp.ThisUpdate) > s.p.OCSPAge().Duration():
+		return fmt.Errorf("response of %s is older than the policy's %s", this, s.p.OCSPAge().Duration())
 	}
 	return nil
 }

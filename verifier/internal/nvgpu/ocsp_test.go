@@ -83,6 +83,7 @@ func TestResponders(t *testing.T) {
 		"revoked":              {by: ca, say: revoked, want: "superseded"},
 		"revoked later":        {by: ca, say: revoked, change: func(r *ocsp.Response) { r.RevokedAt = now.Add(time.Minute) }, want: "nothing"},
 		"revoked, by a device": {by: certify(t, "sibling", ca, nil), embed: true, say: revoked, want: "nothing"},
+		"on hold":              {by: ca, say: revoked, change: func(r *ocsp.Response) { r.RevocationReason = ocsp.CertificateHold }, want: "hold"},
 		"unknown":              {by: ca, say: good, change: func(r *ocsp.Response) { r.Status = ocsp.Unknown }, want: "unknown to its issuer"},
 	} {
 		say := c.say
@@ -97,19 +98,21 @@ func TestResponders(t *testing.T) {
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		resp, err := status(cert.cert, ca.cert, [][]byte{der}, &check.Expect{At: now})
+		st := status(cert.cert, ca.cert, [][]byte{der}, &check.Expect{At: now})
 		got := "nothing"
 		switch {
-		case err != nil:
-			got = err.Error()
-		case resp != nil:
+		case st.err != nil:
+			got = st.err.Error()
+		case st.hold != nil:
+			got = "hold"
+		case st.good != nil:
 			got = "good"
 		}
 		if !strings.Contains(got, c.want) {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}
 		// A simulated appraisal takes no responder without the marks.
-		if resp, _ := status(cert.cert, ca.cert, [][]byte{der}, &check.Expect{At: now, Simulated: true}); c.embed && resp != nil {
+		if st := status(cert.cert, ca.cert, [][]byte{der}, &check.Expect{At: now, Simulated: true}); c.embed && (st.good != nil || st.err != nil) {
 			t.Errorf("%s: an unmarked responder counts in a simulation", name)
 		}
 	}

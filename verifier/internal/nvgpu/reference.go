@@ -2,7 +2,6 @@ package nvgpu
 
 import (
 	"bytes"
-	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -15,50 +14,70 @@ import (
 
 // checkReference compares the report with the policy's reference values. Without
 // a policy everything that is genuine will do, and every line says so.
-func checkReference(chain []*x509.Certificate, report *nvgpu.Report, p *policy.Policy, r *check.Recorder) {
+func (s *Set) checkReference(d *device) {
 	var g *policy.GPU
-	if p != nil {
-		g = p.Platforms.GPU
+	if s.p != nil {
+		g = s.p.Platforms.GPU
 	}
-	checkArchitecture(chain, g, r)
-	checkDevice(chain, g, r)
+	if !checkArchitecture(d, g) {
+		return // what a version or a measurement means depends on it
+	}
+	checkDevice(d, g)
 	driver, vbios := "", ""
-	if g != nil {
+	switch {
+	case g != nil && d.chip.link:
+		vbios = g.MinSwitchVBIOS
+	case g != nil:
 		driver, vbios = g.MinDriver, g.MinVBIOS
 	}
-	checkFloor("driver", report.Driver, nvgpu.ParseDriver, g != nil, driver, r)
-	checkFloor("vbios", report.VBIOS, nvgpu.ParseVBIOS, g != nil, vbios, r)
-	checkMeasurements(report, g, r)
-	checkMode(report, r)
+	if d.chip.link {
+		d.r.NotChecked("driver", "a switch has none")
+	} else {
+		checkFloor("driver", d.report.Driver, nvgpu.ParseDriver, g != nil, driver, d.r)
+	}
+	checkFloor("vbios", d.report.VBIOS, nvgpu.ParseVBIOS, g != nil, vbios, d.r)
+	s.checkMeasurements(d, g)
+	checkMode(d, g)
 }
 
-func checkArchitecture(chain []*x509.Certificate, g *policy.GPU, r *check.Recorder) {
+// checkArchitecture finds out what the device is, and reports whether that is
+// something this verifier knows.
+func checkArchitecture(d *device, g *policy.GPU) bool {
 	const name = "architecture"
-	arch, chip, err := architecture(chain)
+	var err error
+	d.chip, err = readChip(d.chain)
 	switch {
 	case err != nil:
-		r.Fail(name, "NVIDIA's names for one chip", err.Error(), "")
-	case arch == "":
-		r.Unsupported(name, "chip "+chip, "this verifier knows Hopper and Blackwell")
+		d.r.Fail(name, "NVIDIA's names for one chip", err.Error(), "")
+		return false
+	case d.chip.arch == "" && !d.chip.link:
+		d.r.Unsupported(name, "chip "+d.chip.name, "this verifier knows Hopper, Blackwell and the LS10 switch")
+		return false
 	case g == nil:
-		r.Pass(name, arch+" ("+chip+")")
+		d.r.Pass(name, d.chip.String())
+	case d.chip.link:
+		d.r.That(g.MinSwitches > 0, name, "no switch", d.chip.String(), "the policy accepts no switch: set min_switches, or give no evidence of one")
 	default:
-		r.That(slices.Contains(g.Architectures, arch), name, strings.Join(g.Architectures, " or "), arch+" ("+chip+")",
+		d.r.That(slices.Contains(g.Architectures, d.chip.arch), name, strings.Join(g.Architectures, " or "), d.chip.String(),
 			"the policy accepts no GPU of this architecture")
 	}
+	return true
 }
 
-func checkDevice(chain []*x509.Certificate, g *policy.GPU, r *check.Recorder) {
+func checkDevice(d *device, g *policy.GPU) {
 	const name = "device"
-	ueid := chain[device].SerialNumber.Bytes()
+	ueid := d.ueid()
 	got := hex.EncodeToString(ueid)
+	is := func(h policy.Hex) bool { return bytes.Equal(h, ueid) }
 	switch {
 	case g == nil:
-		r.NotChecked(name, "any device will do without a policy: this is "+got)
+		d.r.NotChecked(name, "any device will do without a policy: this is "+got)
+	case slices.ContainsFunc(g.Denied, is):
+		d.r.Fail(name, "a device that the policy does not deny", got, "the members have denied this device: use another")
 	case g.AnyDevice && len(g.Devices) == 0:
-		r.Pass(name, got+" (the policy accepts any: one extracted key forges every GPU)")
+		d.r.Pass(name, got+" (the policy accepts any: one extracted key forges every GPU)")
 	default:
-		r.That(slices.ContainsFunc(g.Devices, func(d policy.Hex) bool { return bytes.Equal(d, ueid) }), name,
+		d.r.That(slices.ContainsFunc(g.Devices, is), name,
 			fmt.Sprintf("one of the policy's %d devices", len(g.Devices)), got, "add the device to the policy if it is yours")
 	}
 }
@@ -84,42 +103,38 @@ func checkFloor(name string, read func() (string, error), parse func(string) (nv
 		r.Fail(name, "a version", err.Error(), "")
 		return
 	}
-	r.That(have.Compare(least) >= 0, name, floor+" or newer", got, "update the GPU's firmware or driver")
+	r.That(have.Compare(least) >= 0, name, floor+" or newer", got, "update the device's firmware or driver")
 }
 
-func checkMeasurements(report *nvgpu.Report, g *policy.GPU, r *check.Recorder) {
-	const name = "measurements"
-	got := nvgpu.MeasurementsDigest(report)
-	switch {
-	case g == nil:
-		r.NotChecked(name, "any firmware will do without a policy: this set is "+got.String())
-	case len(g.Measurements) == 0:
-		r.Unsupported(name, got.String(), "the policy pins no set of measurements, and reference manifests are not read: pin one")
-	default:
-		for _, m := range g.Measurements {
-			if m.Digest == got {
-				r.Pass(name, fmt.Sprintf("%s (%s)", m.Name, got))
-				return
-			}
-		}
-		r.Fail(name, fmt.Sprintf("one of the policy's %d sets", len(g.Measurements)), got.String(),
-			"the GPU runs firmware that the policy does not know: pin this set if you trust it")
-	}
-}
-
-// checkMode looks at the feature flag. In protected-PCIe mode NVLink is in clear
-// and the switches are part of what must be trusted; their evidence is not read.
-func checkMode(report *nvgpu.Report, r *check.Recorder) {
+// checkMode looks at the feature flag of a GPU. In protected-PCIe mode NVLink is
+// in clear and the switches are part of what must be trusted.
+func checkMode(d *device, g *policy.GPU) {
 	const name = "mode"
-	f, ok, err := report.Feature()
+	if d.chip.link {
+		d.r.NotChecked(name, "a switch has none: its GPUs state theirs")
+		return
+	}
+	f, ok, err := d.report.Feature()
+	if err != nil {
+		d.r.Fail(name, "a feature flag", err.Error(), "")
+		return
+	}
+	mode, word := f.String(), strings.ToLower(f.String())
+	if !ok {
+		mode, word = "no mode", "unstated"
+	}
 	switch {
-	case err != nil:
-		r.Fail(name, "a feature flag", err.Error(), "")
-	case !ok:
-		r.NotChecked(name, "the report states no mode; older drivers do not")
-	case f == nvgpu.SinglePassThrough || f == nvgpu.MultiPassThrough:
-		r.Pass(name, f.String())
+	case ok && f > nvgpu.ProtectedPCIe:
+		d.r.Unsupported(name, mode, "this verifier knows SPT, MPT and PPCIE")
+	case g == nil && !ok:
+		d.r.NotChecked(name, "the report states no mode; older drivers do not")
+	case g == nil && f == nvgpu.ProtectedPCIe:
+		d.r.NotChecked(name, "PPCIE: what GPUs send each other is in clear, and a policy must demand the switches")
+	case g == nil:
+		d.r.Pass(name, mode)
 	default:
-		r.Unsupported(name, f.String(), "evidence of NVLink switches is not read: use single or multiple pass-through")
+		accepted := g.AcceptedModes()
+		d.r.That(slices.Contains(accepted, word), name, strings.Join(accepted, " or "), mode,
+			"set another mode on the host (or update a driver that states none), or let the policy accept this one")
 	}
 }
