@@ -1,13 +1,22 @@
 package ci_test
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
+	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
 	"github.com/concordat/concordat/ci"
+	"github.com/concordat/concordat/ci/hostile"
 	"github.com/concordat/concordat/enclave"
 	"github.com/concordat/concordat/node"
+	"github.com/concordat/concordat/policy"
+	"github.com/concordat/concordat/verifier/receipt"
 )
 
 // undisturbed is the final model of a run of two rounds in which nothing fails.
@@ -132,5 +141,179 @@ func TestEnclaveLostEarly(t *testing.T) {
 				sameEverywhere(t, f, req)
 			}
 		})
+	}
+}
+
+// TestDoubleFetchBetweenPasses is finding F9: the link serves a contribution honestly
+// while it is admitted, and something else when it is read again to be summed up. Every
+// pass checks every segment against the signed contribution: the run fails as a fault,
+// nobody is blamed, and nothing is released.
+func TestDoubleFetchBetweenPasses(t *testing.T) {
+	t.Parallel()
+	flip := func(b []byte) []byte {
+		b = slices.Clone(b)
+		b[len(b)/2] ^= 1
+		return b
+	}
+	for name, c := range map[string]struct {
+		pass  int
+		other func(mine, rivals []byte) []byte
+	}{
+		"changed":         {2, func(mine, _ []byte) []byte { return flip(mine) }},
+		"truncated":       {2, func(mine, _ []byte) []byte { return mine[:len(mine)-1] }},
+		"a rival's chunk": {2, func(_, rivals []byte) []byte { return rivals }},
+		"after the acks":  {3, func(mine, _ []byte) []byte { return flip(mine) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := hostile.New()
+			f := ci.StartFederation(t, ci.Policy(trainOnly), ci.Through(l))
+			victim, rival := f.Nodes[0].Signer.Public().ID(), f.Nodes[1].Signer.Public().ID()
+			rivals := map[int][]byte{} // by size
+			served := 0
+			l.Substitute(func(r hostile.Read) []byte {
+				switch {
+				case r.Party != "enclave":
+				case r.Scope.Owner == rival:
+					rivals[len(r.Data)] = slices.Clone(r.Data)
+				case r.Scope.Owner == victim && r.Times == c.pass:
+					served++
+					return c.other(r.Data, rivals[len(r.Data)])
+				}
+				return r.Data
+			})
+			joined(t, f.Nodes...)
+			req := start(t, f, f.Nodes[0], 2, nil)
+			if e := ended(t, f.Nodes[0], req); e.Outcome != "failed" || e.Reason != "other" {
+				t.Errorf("run ended %s: %s, want failed: other", e.Outcome, e.Reason)
+			}
+			if served == 0 {
+				t.Error("nothing was served in place of a chunk")
+			}
+			for _, s := range l.Logged() {
+				switch b := s.Body.(type) {
+				case *receipt.Release:
+					t.Errorf("step %d was released", b.Seq)
+				case *receipt.Step:
+					if b.ExcludedCount > 0 {
+						t.Errorf("step %d excludes %d nodes", b.Seq, b.ExcludedCount)
+					}
+				}
+			}
+			if n := len(l.Seen(storedDownlink("enclave"))); n != 1 {
+				t.Errorf("outputs were stored %d times, want 1: the initial model", n)
+			}
+		})
+	}
+}
+
+// TestFinalModelStoredAgain serves a changed chunk once while the final model is made:
+// its release is signed and witnessed by then, so it is made again and the run completes.
+func TestFinalModelStoredAgain(t *testing.T) {
+	t.Parallel()
+	l := hostile.New()
+	f := ci.StartFederation(t, ci.Policy(trainOnly), ci.Through(l))
+	victim := f.Nodes[0].Signer.Public().ID()
+	l.Substitute(func(r hostile.Read) []byte {
+		if r.Party == "enclave" && r.Scope.Owner == victim && r.Times == 3 {
+			return make([]byte, len(r.Data))
+		}
+		return r.Data
+	})
+	joined(t, f.Nodes...)
+	req := start(t, f, f.Nodes[0], 1, nil)
+	for _, n := range f.Nodes {
+		completed(t, f, n, req)
+	}
+}
+
+// TestRolledBackLinkFreshEnclave is finding F12: the link goes back to an old copy of
+// all that it keeps, one member with it, and boots a fresh enclave, which is genuine and
+// believes what it is shown. The other members know a longer history and refuse it; no
+// run starts without them.
+func TestRolledBackLinkFreshEnclave(t *testing.T) {
+	t.Parallel()
+	l := hostile.New()
+	f := ci.StartFederation(t, ci.Policy(trainOnly), ci.Through(l), ci.Policy(func(p *policy.Policy) { p.Log.Witnesses = 1 }))
+	joined(t, f.Nodes...)
+	honest, rolled := f.Nodes[:2], f.Nodes[2]
+	old, oldNode := filepath.Join(t.TempDir(), "link"), filepath.Join(t.TempDir(), "node")
+	if err := errors.Join(rolled.Stop(), f.Link.Stop()); err != nil {
+		t.Fatal(err)
+	}
+	f.CopyLink(old)
+	if err := os.CopyFS(oldNode, os.DirFS(rolled.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	f.RestartLink()
+	f.Restart(rolled)
+	joined(t, rolled)
+	req := start(t, f, f.Nodes[0], 1, nil)
+	for _, n := range f.Nodes {
+		completed(t, f, n, req)
+	}
+	if err := errors.Join(f.Enclave.Stop(), rolled.Stop(), os.RemoveAll(rolled.Dir), os.CopyFS(rolled.Dir, os.DirFS(oldNode))); err != nil {
+		t.Fatal(err)
+	}
+	f.RollBackLink(old)
+	f.Restart(rolled)
+	f.StartEnclave(f.Machine, nil, nil)
+	for _, n := range honest {
+		e := n.Await(t, "its refusal", func(e node.Event) bool { return e.Kind == "refused" })
+		if !strings.Contains(e.Reason, "two histories") {
+			t.Errorf("%s refuses because %s", n.Name, e.Reason)
+		}
+	}
+	rolled.AwaitKind(t, "joined")
+	start(t, f, rolled, 1, nil)
+	if joins := len(events(honest[0], "joined")); joins != 1 {
+		t.Errorf("%s joined %d enclaves", honest[0].Name, joins)
+	}
+	fresh := receipt.EnclaveIssuer([16]byte([]byte(instance(l, "enclave-2"))))
+	for _, s := range l.Logged() {
+		if s.Kind == receipt.KindRun && s.Issuer == fresh {
+			t.Error("the fresh enclave began a run")
+		}
+	}
+}
+
+// events are those of a kind that a node has told.
+func events(n *ci.Node, kind string) (list []node.Event) {
+	for _, e := range n.Events() {
+		if e.Kind == kind {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// TestLostFrameHeals drops one record on its way to a node: the next one shows the gap,
+// and the node joins anew and resumes. Frames that somebody made up change nothing.
+func TestLostFrameHeals(t *testing.T) {
+	t.Parallel()
+	l := hostile.New()
+	f := ci.StartFederation(t, ci.Policy(trainOnly), ci.Through(l))
+	joined(t, f.Nodes...)
+	dropped := false
+	l.Add(func(m hostile.Message) []hostile.Message {
+		r := hostile.RecordOf(m)
+		if r == nil || m.Up || m.Party != "member-b" {
+			return []hostile.Message{m}
+		}
+		if !dropped && r.Counter == 4 { // the receipt of its contribution; the ack request follows
+			dropped = true
+			return nil
+		}
+		// Before every record comes one that somebody made up in its place.
+		forged := *r
+		forged.Sealed = make([]byte, len(r.Sealed))
+		d := &concordatv1.AttachResponse{Kind: &concordatv1.AttachResponse_Deliver{Deliver: &concordatv1.Deliver{
+			Handle: make([]byte, 16), From: m.Deliver().GetFrom(), Payload: forged.Frame()}}}
+		return []hostile.Message{{Party: m.Party, Method: m.Method, Body: d}, m}
+	})
+	req := start(t, f, f.Nodes[0], 2, nil)
+	sameEverywhere(t, f, req)
+	if !dropped || len(events(f.Nodes[1], "joined")) != 2 {
+		t.Errorf("dropped %v, member-b joined %d times", dropped, len(events(f.Nodes[1], "joined")))
 	}
 }
