@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/crypto/ocsp"
+
 	"github.com/concordat/concordat/attestation"
 	"github.com/concordat/concordat/attestation/sim"
 	"github.com/concordat/concordat/attestation/snp"
@@ -43,11 +45,22 @@ func TestFetch(t *testing.T) {
 			}
 			for _, it := range items {
 				for _, d := range it.Endorsements {
-					if _, ok := got.Get(d); !ok {
-						e, _ := s.set.Get(d)
-						t.Errorf("%s: %s is missing", it.Kind, e.Type)
+					// Of responses there are several about one certificate.
+					if e, _ := s.set.Get(d); e.Type != attestation.TypeNVIDIAOCSP {
+						if _, ok := got.Get(d); !ok {
+							t.Errorf("%s: %s is missing", it.Kind, e.Type)
+						}
 					}
 				}
+			}
+			for cert, issuer := range s.issued {
+				about := func(d []byte) bool { _, err := ocsp.ParseResponseForCert(d, cert, issuer); return err == nil }
+				if leaf := strings.Contains(cert.Subject.CommonName, "FMC"); slices.ContainsFunc(got.ByType(attestation.TypeNVIDIAOCSP, nil), about) == leaf {
+					t.Errorf("status of %q: got %v", cert.Subject.CommonName, !leaf)
+				}
+			}
+			if c.cfg.Manifests && len(got.ByType(attestation.TypeNVIDIARIM, nil)) != 2 {
+				t.Error("not the two manifests")
 			}
 			asked := s.paths()
 			for i, part := range c.want {
