@@ -109,7 +109,8 @@ func (d *demo) followTraining() (run string, err error) {
 	}
 	rounds := make(map[uint64][]roundLine)
 	var failed error
-	err = d.await("the training", func(ctx context.Context) error {
+	limit := maxWait + time.Duration(d.rounds)*2*demoStepDeadline*time.Second // a round is two steps
+	err = d.awaitFor(limit, "the training", func(ctx context.Context) error {
 		return d.events.await(ctx, from, func(e nodeEvent) bool {
 			if r := hex.EncodeToString(e.GetRequest()); r == request && len(e.GetRun()) > 0 {
 				run = hex.EncodeToString(e.GetRun())
