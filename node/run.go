@@ -262,7 +262,18 @@ func (n *Node) runEnded(m *session.Ended) error {
 	n.log.InfoContext(n.ctx, "run ended", "run", r.digest.Short(), "outcome", body.Outcome, "code", body.Code)
 	n.whenWitnessed(s.Digest(), func() {
 		snap := n.snapshotOf(r.digest)
+		var working chan struct{}
+		if r.task != nil {
+			working = r.task.working
+		}
 		n.loop.Job(func(ctx context.Context) func() {
+			if working != nil { // the last step's model is being written
+				select {
+				case <-working:
+				case <-ctx.Done():
+					return nil
+				}
+			}
 			err := n.archive(ctx, r.digest, snap)
 			return func() {
 				if err != nil {

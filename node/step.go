@@ -17,7 +17,7 @@ type task struct {
 	msg     session.Task
 	step    *receipt.Statement
 	body    *receipt.Step
-	working bool // a job answers it
+	working chan struct{} // closed when the job that answers it has ended; nil before
 }
 
 // extend takes a statement of the enclave into the run's chain; the chain has the

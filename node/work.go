@@ -17,11 +17,13 @@ import (
 // runs on them, and what it replies is sealed, stored at the link and signed for.
 func (n *Node) answer(r *run) {
 	t, uplink, down := r.task, r.uplink, *r.down
-	if t.working || r.sent[t.step.Digest()] != nil {
+	if t.working != nil || r.sent[t.step.Digest()] != nil {
 		return // answered before: the resume carries it
 	}
-	t.working = true
+	working := make(chan struct{})
+	t.working = working
 	n.loop.Job(func(ctx context.Context) func() {
+		defer close(working)
 		w := work{n: n, r: r, body: t.body, step: t.step.Digest()}
 		metrics, err := w.open(ctx, t.msg.Manifest, down)
 		if err == nil {
@@ -55,6 +57,9 @@ func (n *Node) answered(r *run, t *task, c *sealed, err error) {
 			n.log.ErrorContext(n.ctx, "step not answered", "run", r.digest.Short(), "step", t.body.Seq, "reason", err.Error())
 		}
 		n.tell(Event{Kind: "failed", Run: r.digest, Seq: t.body.Seq, Reason: err.Error()})
+		if t.body.Opens == receipt.OpensNone {
+			return // nobody waits for an answer to the last step
+		}
 		failed := &session.Failed{Run: r.digest, Step: t.step.Digest()}
 		if f != nil {
 			failed.Code, failed.Type = uint64(f.Code), f.Type
