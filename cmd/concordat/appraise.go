@@ -30,7 +30,7 @@ type appraised struct {
 
 type appraiseFlags struct {
 	platform, collateral, policy, nonce, at string
-	certs, crls, ocsp                       []string
+	certs, crls, ocsp, logs                 []string
 }
 
 // appraisable says what the command needs to know of a platform.
@@ -44,7 +44,7 @@ type appraisable struct {
 var appraisables = map[string]appraisable{
 	"snp":    {attestation.KindSNP, attestation.MaxCPUItem, 64},
 	"tdx":    {attestation.KindTDX, attestation.MaxCPUItem, 64},
-	"tpm":    {attestation.KindTPM, 2 << 20, 64},
+	"tpm":    {attestation.KindTPM, 256 << 10, 64},
 	"nvidia": {attestation.KindGPU, 3 * attestation.MaxGPUItem, 32},
 }
 
@@ -54,7 +54,8 @@ func newAppraiseCommand() *cobra.Command {
 		Use:   "appraise EVIDENCE",
 		Short: "Judge one attestation report or quote, offline",
 		Long: `Appraise judges one piece of evidence from the hardware: an AMD SEV-SNP report or an Intel TDX quote as the
-hardware gave it, an NVIDIA report in hex or base64. It uses no network: certificates, revocation lists and
+hardware gave it, an NVIDIA report in hex or base64, or what a machine on Azure sends: the quote of its vTPM
+with the CPU's report in one JSON, as Confidential Containers' guest components write it. It uses no network: certificates, revocation lists and
 collateral are what you give it; the vendors' roots are compiled in.
 
 Without --policy it demands genuine hardware, no debug, VMPL 0, and nothing expired or revoked as far as you
@@ -65,9 +66,13 @@ For AMD evidence, --cert is the chip's certificate (VCEK or VLEK) and, where AMD
 do, ASK and ARK; --crl is AMD's list. A TDX quote carries its certificates and wants --collateral, in the JSON
 form of Intel's verification tools. For NVIDIA, --cert is the GPU's chain and --ocsp are responses to it.
 
+An event log is what a TDX guest or a vTPM says was measured, as in /sys/kernel/security/tpm0/binary_bios_measurements
+or /sys/firmware/acpi/tables/data/CCEL. It must replay to the quoted registers.
+
 Exit status: 0 pass, 1 fail, 2 usage, 3 incomplete (something needed is missing), 4 unsupported.`,
 		Example: `  concordat appraise --platform snp report.bin --cert vcek.der --nonce 5af0…
   concordat appraise --platform tdx quote.bin --collateral collateral.json --policy federation.policy
+  concordat appraise --platform tpm evidence.json --nonce 6368616c6c656e6765
   concordat appraise --platform nvidia report.txt --cert chain.pem --output json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -86,9 +91,10 @@ Exit status: 0 pass, 1 fail, 2 usage, 3 incomplete (something needed is missing)
 	fs.StringArrayVar(&f.certs, "cert", nil, "`file` with one or more certificates, PEM or DER (repeatable)")
 	fs.StringArrayVar(&f.crls, "crl", nil, "`file` with a revocation list of AMD, PEM or DER (repeatable)")
 	fs.StringArrayVar(&f.ocsp, "ocsp", nil, "`file` with an OCSP response of NVIDIA, DER (repeatable)")
+	fs.StringArrayVar(&f.logs, "event-log", nil, "`file` with a TCG event log of a vTPM or TDX guest (repeatable)")
 	fs.StringVar(&f.collateral, "collateral", "", "`file` with TCB info, QE identity and their chains, JSON")
 	fs.StringVar(&f.policy, "policy", "", "`file` with a federation's signed policy chain")
-	fs.StringVar(&f.nonce, "nonce", "", "what the evidence must hold, in `hex`: for a CPU up to 64 bytes and then zeros, for a GPU 32 bytes")
+	fs.StringVar(&f.nonce, "nonce", "", "what the evidence must hold, in `hex`: for a CPU up to 64 bytes and then zeros, for a GPU 32 bytes, for a vTPM the challenge itself")
 	fs.StringVar(&f.at, "at", "", "judge as of this `time`, as 2026-11-23 or 2026-11-23T12:00:00Z (default now)")
 	if err := cmd.MarkFlagRequired("platform"); err != nil {
 		panic("internal error: " + err.Error())
@@ -103,7 +109,9 @@ func (f *appraiseFlags) appraise(cmd *cobra.Command, file string) (*appraised, e
 	switch {
 	case !ok:
 		return nil, usagef("--platform is %q, want snp, tdx, tpm or nvidia", f.platform)
-	case len(f.crls) > 0 && f.platform != "snp":
+	case len(f.logs) > 0 && f.platform != "tpm" && f.platform != "tdx":
+		return nil, usagef("--event-log is for vTPMs and TDX quotes")
+	case len(f.crls) > 0 && f.platform != "snp" && f.platform != "tpm":
 		return nil, usagef("--crl is for AMD's revocation lists; Intel's are in --collateral")
 	case len(f.ocsp) > 0 && f.platform != "nvidia":
 		return nil, usagef("--ocsp is for NVIDIA evidence")
@@ -133,6 +141,9 @@ func (f *appraiseFlags) appraise(cmd *cobra.Command, file string) (*appraised, e
 	if f.platform == "nvidia" {
 		raw = decodeText(raw)
 	}
+	if f.platform == "tpm" {
+		return f.appraiseVTPM(raw, p, nonce, at)
+	}
 	given := new(endorsementFiles)
 	if err := given.read(f); err != nil {
 		return nil, err
@@ -160,11 +171,16 @@ func (v *appraised) crosscheck(kind attestation.Kind, raw []byte, ends *attestat
 	default:
 		return
 	}
+	v.second(func() crosscheck.Outcome { return ask(raw, ends, nil, p, nonce, v.at) }, ours)
+}
+
+// second asks another library about evidence that passed so far.
+func (v *appraised) second(ask func() crosscheck.Outcome, ours *verifier.Result) {
 	if v.Verdict != verifier.Pass && v.Verdict != verifier.PassSimulated {
 		v.Checks = append(v.Checks, verifier.Check{Name: "crosscheck", Verdict: verifier.NotChecked, Advice: "a second library is asked only about evidence that passes"})
 		return
 	}
-	o := ask(raw, ends, nil, p, nonce, v.at)
+	o := ask()
 	v.Checks = append(v.Checks, o.Check())
 	if o.Agrees(ours) != nil {
 		v.Verdict = verifier.Fail
@@ -249,6 +265,9 @@ func parseNonce(s string, given bool, on appraisable) ([]byte, error) {
 	}
 	if len(b) > on.nonce || on.kind == attestation.KindGPU && len(b) != on.nonce {
 		return nil, usagef("--nonce is of %d bytes, this evidence holds %d", len(b), on.nonce)
+	}
+	if on.kind == attestation.KindTPM {
+		return b, nil
 	}
 	return append(b, make([]byte, on.nonce-len(b))...), nil
 }

@@ -20,11 +20,12 @@ type endorsementFiles struct {
 	set    *attestation.Endorsements
 	checks []verifier.Check
 	bad    bool
+	certs  []*x509.Certificate // that came with the evidence
 }
 
 func (e *endorsementFiles) read(f *appraiseFlags) error {
 	e.set = new(attestation.Endorsements)
-	var certs []*x509.Certificate
+	certs := e.certs
 	for _, name := range f.certs {
 		b, err := readFile(name, attestation.MaxEndorsement)
 		if err != nil {
@@ -38,7 +39,7 @@ func (e *endorsementFiles) read(f *appraiseFlags) error {
 	}
 	certs = distinctCertificates(certs)
 	switch f.platform {
-	case "snp":
+	case "snp", "tpm":
 		e.amd(certs)
 	case "nvidia":
 		e.nvidia(certs)
@@ -64,6 +65,13 @@ func (e *endorsementFiles) read(f *appraiseFlags) error {
 			return usage(err)
 		}
 		e.add("ocsp", name, attestation.TypeNVIDIAOCSP, b)
+	}
+	for _, name := range f.logs {
+		b, err := readFile(name, attestation.MaxEventLog)
+		if err != nil {
+			return usage(err)
+		}
+		e.add("event-log", name, attestation.TypeEventLog, b)
 	}
 	if f.collateral != "" {
 		b, err := readFile(f.collateral, attestation.MaxEndorsement)

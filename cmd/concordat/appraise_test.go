@@ -237,7 +237,10 @@ func TestAppraiseVectors(t *testing.T) {
 		{[]string{"tdx", "tdx/tdx_quote_5.dat", "--at", "2026-11-23"}, exitIncomplete, "incomplete", true, []string{"tdx.collateral"}},
 		// Its first bytes read as a quote of version 2, which may be genuine.
 		{[]string{"tdx", "snp/test-report.bin"}, exitUnsupported, "unsupported", false, nil},
-		{[]string{"tpm", "tpm/azure-snp-vtpm-evidence.json"}, exitUnsupported, "unsupported", false, []string{"item.kind"}},
+		{[]string{"tpm", "tpm/azure-snp-vtpm-evidence.json", "--nonce", "6368616c6c656e6765"}, exitPass, "pass", true, nil},
+		{[]string{"tpm", "tpm/azure-snp-vtpm-evidence.json", "--nonce", "6368616c6c656e6766"}, exitFail, "fail", true, []string{"tpm.nonce"}},
+		{[]string{"tpm", "tpm/azure-snp-vtpm-evidence.json", "--at", "2024-01-01"}, exitFail, "fail", true, []string{"snp.validity"}},
+		{[]string{"tpm", "snp/test-report.bin"}, exitFail, "fail", false, []string{"input.evidence"}},
 		{[]string{"nvidia", "nvidia/hopperAttestationReport.txt", "--cert", "nvidia/hopperCertChain.txt",
 			"--nonce", "931d8dd0add203ac3d8b4fbde75e115278eefcdceac5b87671a748f32364dfcb"}, exitPass, "pass", true, nil},
 		{[]string{"nvidia", "nvidia/hopperAttestationReport.txt", "--cert", "nvidia/hopperCertChain.txt",

@@ -1,8 +1,8 @@
 // Package crosscheck asks a second verifier: the same evidence goes through
-// Google's go-sev-guest and go-tdx-guest, which share no code with package
+// Google's go-sev-guest, go-tdx-guest and go-tpm, which share no code with package
 // verifier. Native programs count evidence as passed only if both agree, where
-// the other one supports the case; use [Evidence] for an envelope, [SNP] and
-// [TDX] for a single item, and then [Outcome.Agrees].
+// the other one supports the case; use [Evidence] for an envelope, [SNP],
+// [TDX] and [TPM] for a single item, and then [Outcome.Agrees].
 //
 // Package verifier decides alone where these libraries do not build
 // (WebAssembly), and where they have a known gap: an [Outcome] then says so, with
@@ -60,12 +60,20 @@ func (o Outcome) Check() verifier.Check {
 	return c
 }
 
-// Evidence asks about the CPU item of an envelope, bound to its claims. The
-// arguments are those of verifier.Appraise, whose result decides first.
+// Evidence asks about the CPU item of an envelope, bound to its claims, and first
+// about the vTPM's quote where the policy wants one: the claims are then bound to
+// the quote, and the CPU item to its key. The arguments are those of
+// verifier.Appraise, whose result decides first.
 func Evidence(e *attestation.Evidence, ends *attestation.Endorsements, p *policy.Policy, at time.Time) Outcome {
 	const none = "no library"
+	rd := attestation.ReportData(e.Claims, p.Simulated)
+	if p.Platforms.TPM != nil {
+		var o Outcome
+		if rd, o = quoted(e, rd); o.Verdict != verifier.Pass {
+			return o
+		}
+	}
 	for _, it := range e.Items {
-		rd := attestation.ReportData(e.Claims, p.Simulated)
 		switch it.Kind {
 		case attestation.KindSNP:
 			return SNP(it.Raw, ends, it.Endorsements, p, rd[:], at)
