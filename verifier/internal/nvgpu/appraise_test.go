@@ -3,6 +3,9 @@ package nvgpu
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/hex"
 	"os"
 	"path/filepath"
@@ -449,6 +452,22 @@ func FuzzAppraise(f *testing.F) {
 }
 
 func BenchmarkAppraise(b *testing.B) {
+	b.Run("one P-384 verification", func(b *testing.B) {
+		key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+		if err != nil {
+			b.Fatal(err)
+		}
+		digest := make([]byte, 48)
+		r, s, err := ecdsa.Sign(rand.Reader, key, digest)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for b.Loop() {
+			if !ecdsa.Verify(&key.PublicKey, digest, r, s) {
+				b.Fatal("not verified")
+			}
+		}
+	})
 	b.Run("real", func(b *testing.B) {
 		raw, ends := realH100(b)
 		for b.Loop() {
@@ -460,6 +479,12 @@ func BenchmarkAppraise(b *testing.B) {
 		it := m.items[0]
 		for b.Loop() {
 			Appraise(it.Raw, m.ends, it.Endorsements, &m.pol, m.want, check.NewRecorder("gpu"))
+		}
+	})
+	b.Run("eight GPUs, four switches, OCSP, manifests", func(b *testing.B) {
+		m := simulateOf(b, sim.Config{GPUs: 8, Switches: 4, Manifests: true})
+		for b.Loop() {
+			m.appraise()
 		}
 	})
 	b.Run("parse", func(b *testing.B) {
