@@ -269,8 +269,10 @@ func rawJoin() func() error {
 			return err
 		}
 		sig := ed25519.Sign(priv, text[:])
-		if !ed25519.Verify(pub, text[:], sig) || !ed25519.Verify(pub, text[:], sig) {
-			return errors.New("Ed25519 signature does not verify")
+		for range 2 { // of the credential and of the join
+			if !ed25519.Verify(pub, text[:], sig) {
+				return errors.New("Ed25519 signature does not verify")
+			}
 		}
 		accept, err := ecdsa.SignASN1(rand.Reader, enclave, text[:])
 		if err != nil {
