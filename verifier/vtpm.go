@@ -73,7 +73,11 @@ func AppraiseVTPM(cpu, quote attestation.Item, ends *attestation.Endorsements, p
 	if err != nil {
 		return nil, err
 	}
-	res := &Result{simulated: want.Simulated, at: at}
+	both := attestation.Evidence{Items: []attestation.Item{cpu, quote}}
+	res := &Result{simulated: want.Simulated, at: at, evidence: both.Digest()}
+	if p != nil {
+		res.policy = p.Digest()
+	}
 	if t, err := vtpm.Parse(quote.Raw); err == nil {
 		binding := vtpm.Binding(t.Runtime)
 		want.ReportData = binding[:]
