@@ -197,7 +197,7 @@ func TestEveryByteOfManifests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	step := 13
+	step := 29
 	if testing.Short() {
 		step = 61
 	}

@@ -1,6 +1,7 @@
 package nvgpu
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -115,5 +116,36 @@ func TestResponders(t *testing.T) {
 		if st := status(cert.cert, ca.cert, [][]byte{der}, &check.Expect{At: now, Simulated: true}); c.embed && (st.good != nil || st.err != nil) {
 			t.Errorf("%s: an unmarked responder counts in a simulation", name)
 		}
+	}
+}
+
+// TestEveryByteOfResponses flips a bit of every byte of a response: it says
+// nothing any more, or, where the byte is of the frame around what is signed, what
+// was signed.
+func TestEveryByteOfResponses(t *testing.T) {
+	t.Parallel()
+	ca := certify(t, "ca", nil, nil)
+	cert := certify(t, "device", ca, nil)
+	by := certify(t, "responder", ca, func(c *x509.Certificate) {
+		c.IsCA, c.ExtKeyUsage = false, []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}
+	})
+	der, err := ocsp.CreateResponse(ca.cert, by.cert, ocsp.Response{
+		Status: ocsp.Good, SerialNumber: cert.cert.SerialNumber, ThisUpdate: now, NextUpdate: now.Add(time.Hour), Certificate: by.cert,
+	}, by.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &check.Expect{At: now}
+	good := status(cert.cert, ca.cert, [][]byte{der}, want).good
+	if good == nil {
+		t.Fatal("the response itself says nothing")
+	}
+	for i := range der {
+		der[i] ^= 1 << (i % 8)
+		if st := status(cert.cert, ca.cert, [][]byte{der}, want); st != (certStatus{}) &&
+			(st.good == nil || !bytes.Equal(st.good.TBSResponseData, good.TBSResponseData)) {
+			t.Errorf("byte %d changed: %+v", i, st)
+		}
+		der[i] ^= 1 << (i % 8)
 	}
 }
