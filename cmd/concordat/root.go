@@ -30,6 +30,7 @@ Exit status: 0 pass, 1 fail, 2 usage, 3 incomplete (something needed is missing)
 		newAppraiseCommand(),
 		newBenchCommand(),
 		newDemoCommand(),
+		newEndorsementsCommand(),
 		newLinkCommand(),
 		newMemberCommand(),
 		newNodeCommand(),
