@@ -1,10 +1,13 @@
 package ci_test
 
 import (
+	"encoding/hex"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/ci"
 	"github.com/concordat/concordat/enclave"
 	"github.com/concordat/concordat/node"
@@ -81,4 +84,36 @@ func (m moments) await(t *testing.T, kind string, seq uint64) {
 			t.Fatalf("enclave did not tell %s %d", kind, seq)
 		}
 	}
+}
+
+func hexOf(s string) string { return hex.EncodeToString([]byte(s)) }
+
+func nan() float64 { return math.NaN() }
+
+// withArray is a reply whose array w has these values.
+func withArray(t *testing.T, w []float64) object.RecordDict {
+	t.Helper()
+	d := trained(t, 1)
+	v, err := ci.Vector(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d[0].Record.(object.ArrayRecord)[1].Array = v
+	return d
+}
+
+// withExamples is a reply of so many examples.
+func withExamples(t *testing.T, n int64) object.RecordDict {
+	t.Helper()
+	d := trained(t, 1)
+	d[1].Record.(object.MetricRecord)[0].Value = object.Sint(n)
+	return d
+}
+
+// withMetrics is a reply with n bytes of metrics, and more.
+func withMetrics(t *testing.T, n int) object.RecordDict {
+	t.Helper()
+	d := trained(t, 1)
+	d[1].Record = append(d[1].Record.(object.MetricRecord), object.ValueItem{Key: "text", Value: object.Doubles(make([]float64, n/8))})
+	return d
 }

@@ -143,19 +143,8 @@ func (n *Node) Heads() session.Heads {
 
 // Join joins the newest enclave.
 func (n *Node) Join(ctx context.Context) error {
-	c, o, err := n.Ask(ctx)
+	j, claims, err := n.knock(ctx, n.Heads())
 	if err != nil {
-		return err
-	}
-	passed, err := n.Appraise(ctx, o)
-	if err != nil {
-		return err
-	}
-	j, frame, err := c.Join(passed, o, n.Signer, n.Credential, n.Heads())
-	if err != nil {
-		return err
-	}
-	if err := n.Peer.Send(n.at, frame); err != nil {
 		return err
 	}
 	f, err := n.Frame(ctx, session.FrameAccept)
@@ -166,8 +155,31 @@ func (n *Node) Join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.Session, n.Enclave, n.key = s, passed.Claims().Instance, passed.Claims().SignPub
+	n.Session, n.Enclave, n.key = s, claims.Instance, claims.SignPub
 	return n.Peer.Send(n.at, confirm)
+}
+
+// JoinWith sends a join with other heads, and waits for no answer.
+func (n *Node) JoinWith(ctx context.Context, heads session.Heads) error {
+	_, _, err := n.knock(ctx, heads)
+	return err
+}
+
+// knock challenges the newest enclave and sends it a join.
+func (n *Node) knock(ctx context.Context, heads session.Heads) (*session.Joining, *attestation.Claims, error) {
+	c, o, err := n.Ask(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	passed, err := n.Appraise(ctx, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	j, frame, err := c.Join(passed, o, n.Signer, n.Credential, heads)
+	if err != nil {
+		return nil, nil, err
+	}
+	return j, passed.Claims(), n.Peer.Send(n.at, frame)
 }
 
 // Say seals a message for the joined enclave.
