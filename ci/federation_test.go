@@ -24,6 +24,9 @@ func app(_ context.Context, in clientapp.Message) (object.RecordDict, error) {
 	if text, ok := in.RunConfig[fmt.Sprint("raise ", in.NodeConfig["node"])].(string); ok {
 		return nil, errors.New(text)
 	}
+	if text, ok := in.RunConfig[fmt.Sprint("raise reversed ", in.NodeConfig["node"])].(string); ok {
+		return nil, errors.New(reverse(text))
+	}
 	examples := object.Sint(10)
 	if n, ok := in.RunConfig[fmt.Sprint("examples ", in.NodeConfig["node"])].(int64); ok {
 		examples = object.Sint(n)
