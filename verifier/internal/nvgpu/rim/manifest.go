@@ -77,7 +77,7 @@ func read(root *xmldsig.Element) (*Manifest, error) {
 	for name, to := range map[string]*string{"product": &m.Product, "edition": &m.Edition, "colloquialVersion": &m.Version} {
 		var ok bool
 		if *to, ok = meta.Attr("", name); !ok || *to == "" {
-			return nil, fmt.Errorf("Meta has no %s", name)
+			return nil, fmt.Errorf("element Meta has no %s", name)
 		}
 	}
 	seen := make(map[int]bool)
