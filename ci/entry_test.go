@@ -212,7 +212,7 @@ func TestLinkCannotEnrol(t *testing.T) {
 	}
 	// The honest link does not even let such a node attach.
 	n := hostile.Attach(f.Dial("sybil"), f.Policy, key, f.Credential(link, key.Public()))
-	if err := <-n.Done(); err == nil || !strings.Contains(err.Error(), "PermissionDenied") {
+	if err := n.Wait(); err == nil || !strings.Contains(err.Error(), "PermissionDenied") {
 		t.Errorf("attach: %v", err)
 	}
 }

@@ -35,7 +35,8 @@ type Node struct {
 	key    cose.Key // of the enclave
 	place  *receipt.Chain
 	cancel context.CancelFunc
-	done   chan error
+	done   chan struct{} // closed when err is set
+	err    error
 	frames chan relay.Delivered
 	at     relay.Address
 }
@@ -44,7 +45,7 @@ type Node struct {
 func Attach(conn grpc.ClientConnInterface, p *policy.Policy, signer *cose.Signer, credential []byte) *Node {
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &Node{Policy: p, Signer: signer, Credential: credential, Chunks: transfer.NewClient(conn), place: receipt.NewChain(cose.Digest{}),
-		cancel: cancel, done: make(chan error, 1), frames: make(chan relay.Delivered, 1024)}
+		cancel: cancel, done: make(chan struct{}), frames: make(chan relay.Delivered, 1024)}
 	n.Peer = relay.New(relay.Config{Conn: conn, Federation: p.FederationID(), Self: relay.Node(n.ID()), Signer: signer, Credential: credential, Log: slog.New(slog.DiscardHandler)})
 	go n.read(ctx)
 	return n
@@ -56,15 +57,17 @@ func (n *Node) ID() cose.Digest { return n.Signer.Public().ID() }
 // Close ends it and returns why the link refused it, if it did.
 func (n *Node) Close() error {
 	n.cancel()
-	err := <-n.done
-	n.done <- err
-	return err
+	return n.Wait()
 }
 
-// Done receives why the link refused it.
-func (n *Node) Done() <-chan error { return n.done }
+// Wait waits until the link has refused it, or it was closed, and returns why.
+func (n *Node) Wait() error {
+	<-n.done
+	return n.err
+}
 
 func (n *Node) read(ctx context.Context) {
+	defer close(n.done)
 	ended := make(chan error, 1)
 	go func() { ended <- n.Peer.Run(ctx) }()
 	for ev := range n.Peer.Events() {
@@ -73,7 +76,7 @@ func (n *Node) read(ctx context.Context) {
 			_ = n.Peer.Received(d.Handle)
 		}
 	}
-	n.done <- <-ended
+	n.err = <-ended
 }
 
 // Frame returns the next frame of a kind; others are forgotten.
@@ -84,9 +87,8 @@ func (n *Node) Frame(ctx context.Context, kind session.FrameKind) (relay.Deliver
 			if k, err := session.KindOf(f.Payload); err == nil && k == kind {
 				return f, nil
 			}
-		case err := <-n.done:
-			n.done <- err
-			return relay.Delivered{}, fmt.Errorf("hostile: stream ended: %w", errors.Join(errors.New("no "+string(kind)), err))
+		case <-n.done:
+			return relay.Delivered{}, fmt.Errorf("hostile: no %s, the stream ended: %w", kind, errors.Join(errors.New("closed"), n.err))
 		case <-ctx.Done():
 			return relay.Delivered{}, fmt.Errorf("hostile: no %s: %w", kind, ctx.Err())
 		}
