@@ -31,43 +31,43 @@ const (
 	year     = 365 * 24 * time.Hour
 	amdAge   = 2 * year
 	amdCA    = 23 * year
-	amdLeaf  = 5 * year
+	vcekLife = 5 * year // of seven, of which two are over
+	vlekAge  = year / 2 // of one
 	crlAge   = time.Hour
 	crlValid = 30 * 24 * time.Hour
 )
 
-// issueAMD returns the chip's certificate, the chain above it and the root's
-// revocation list, as AMD's key distribution service would at the time at.
+// amdChain is what AMD's key distribution service has for one machine: the
+// certificates of the signing key, of the CA above it and of the root, and the
+// keys of the two above.
+type amdChain struct {
+	root, ca, leaf *x509.Certificate
+	rootKey, caKey *rsa.PrivateKey
+}
+
+// issueAMD returns the certificate of the machine's signing key, the chain above
+// it and the root's revocation list, as AMD would serve them at the time at.
 func (m *Machine) issueAMD(at time.Time) ([]attestation.Endorsement, error) {
-	v, product := m.cfg.Vendor, m.cfg.Product
-	arkKey, askKey := v.ark, v.ask
-	if m.has("forged-root") {
-		arkKey, askKey = v.ask, v.ark
-	}
-	ark, err := m.certify(at, "ARK-"+product, true, nil, arkKey.Public(), arkKey)
-	if err != nil {
-		return nil, err
-	}
-	ask, err := m.certify(at, "SEV-"+product, true, ark, askKey.Public(), arkKey)
-	if err != nil {
-		return nil, err
-	}
-	vcek, err := m.certify(at, "SEV-VCEK", false, ask, m.vcek().Public(), askKey)
+	c, err := m.amdChain(at)
 	if err != nil {
 		return nil, err
 	}
 	var chain bytes.Buffer
-	for _, c := range []*x509.Certificate{ask, ark} {
-		if err := pem.Encode(&chain, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}); err != nil {
+	for _, x := range []*x509.Certificate{c.ca, c.root} {
+		if err := pem.Encode(&chain, &pem.Block{Type: "CERTIFICATE", Bytes: x.Raw}); err != nil {
 			return nil, err
 		}
 	}
 	docs := []attestation.Endorsement{{Type: attestation.TypeAMDChain, Data: chain.Bytes()}}
 	if !m.has("missing-certificate") {
-		docs = append(docs, attestation.Endorsement{Type: attestation.TypeAMDVCEK, Data: vcek.Raw})
+		typ := attestation.TypeAMDVCEK
+		if m.signingKey() == snp.VLEK {
+			typ = attestation.TypeAMDVLEK
+		}
+		docs = append(docs, attestation.Endorsement{Type: typ, Data: c.leaf.Raw})
 	}
 	if !m.has("missing-crl") {
-		crl, err := m.revoke(at, ark, ask, vcek, arkKey)
+		crl, err := m.revocationList(at, c)
 		if err != nil {
 			return nil, err
 		}
@@ -76,52 +76,87 @@ func (m *Machine) issueAMD(at time.Time) ([]attestation.Endorsement, error) {
 	return docs, nil
 }
 
-// certify issues one certificate; a nil parent makes it a root.
-func (m *Machine) certify(at time.Time, cn string, ca bool, parent *x509.Certificate, pub crypto.PublicKey, key *rsa.PrivateKey) (*x509.Certificate, error) {
+func (m *Machine) amdChain(at time.Time) (*amdChain, error) {
+	v, line := m.cfg.Vendor, string(m.product())
+	c := &amdChain{rootKey: v.amdKey(keyARK), caKey: v.amdKey(keyASK)}
+	ca, leaf, endpoint := "SEV-"+line, "SEV-VCEK", "vcek"
+	if m.signingKey() == snp.VLEK {
+		c.caKey = v.amdKey(keyASVK)
+		ca, leaf, endpoint = "SEV-VLEK-"+line, "SEV-VLEK", "vlek"
+	}
+	if m.has("forged-root") {
+		c.rootKey, c.caKey = c.caKey, c.rootKey
+	}
+	var err error
+	if c.root, err = m.certify(m.amdCA(at, "ARK-"+line, "vcek"), nil, c.rootKey.Public(), c.rootKey); err != nil {
+		return nil, err
+	}
+	if c.ca, err = m.certify(m.amdCA(at, ca, endpoint), c.root, c.caKey.Public(), c.rootKey); err != nil {
+		return nil, err
+	}
+	t, err := m.amdLeaf(at, leaf)
+	if err != nil {
+		return nil, err
+	}
+	c.leaf, err = m.certify(t, c.ca, m.chipSigner().Public(), c.caKey)
+	return c, err
+}
+
+// amdCA is the template of a CA; the root names the list of VCEKs as AMD's do.
+func (m *Machine) amdCA(at time.Time, cn, endpoint string) *x509.Certificate {
 	t := &x509.Certificate{
-		Subject:            amdName(cn),
-		NotBefore:          at.Add(-amdAge),
-		NotAfter:           at.Add(amdLeaf),
-		SignatureAlgorithm: x509.SHA384WithRSAPSS,
+		Subject: amdName(cn), NotBefore: at.Add(-amdAge), NotAfter: at.Add(amdCA),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		CRLDistributionPoints: []string{"https://kdsintf.amd.com/" + endpoint + "/v1/" + string(m.product()) + "/crl"},
 	}
-	label := "amd/" + m.cfg.Product + "/" + cn
-	if ca {
-		t.IsCA, t.BasicConstraintsValid = true, true
-		t.KeyUsage = x509.KeyUsageCertSign
-		t.NotAfter = at.Add(amdCA)
-		t.CRLDistributionPoints = []string{"https://kdsintf.amd.com/vcek/v1/" + m.cfg.Product + "/crl"}
-		if parent == nil {
-			t.KeyUsage |= x509.KeyUsageCRLSign
-		}
-	} else {
-		label += "/" + m.cfg.Chip
-		var err error
-		if t.ExtraExtensions, err = m.kdsExtensions(); err != nil {
-			return nil, err
-		}
-		if m.has("expired") {
-			t.NotAfter = at.Add(-year)
-		}
+	if cn == "ARK-"+string(m.product()) {
+		t.KeyUsage |= x509.KeyUsageCRLSign
 	}
-	m.cfg.Vendor.markCert(t, label)
+	m.cfg.Vendor.markCert(t, "amd/"+string(m.product())+"/"+cn)
+	if m.has("unmarked") {
+		t.SerialNumber, t.ExtraExtensions = big.NewInt(1), nil
+	}
+	return t
+}
+
+// amdLeaf is the template of the certificate of a VCEK or VLEK.
+func (m *Machine) amdLeaf(at time.Time, cn string) (*x509.Certificate, error) {
+	t := &x509.Certificate{Subject: amdName(cn), NotBefore: at.Add(-amdAge), NotAfter: at.Add(vcekLife)}
+	if m.signingKey() == snp.VLEK {
+		t.NotBefore, t.NotAfter = at.Add(-vlekAge), at.Add(vlekAge)
+	}
+	if m.has("expired") {
+		t.NotAfter = at.Add(-24 * time.Hour)
+	}
+	if m.has("not-yet-valid") {
+		t.NotBefore = at.Add(24 * time.Hour)
+	}
+	var err error
+	if t.ExtraExtensions, err = m.kdsExtensions(); err != nil {
+		return nil, err
+	}
+	m.cfg.Vendor.markCert(t, "amd/"+string(m.product())+"/"+cn+"/"+m.cfg.Chip)
 	if m.has("unmarked") {
 		t.SerialNumber = big.NewInt(1)
-		if ca {
-			t.ExtraExtensions = nil
-		}
 	}
+	return t, nil
+}
+
+// certify issues a certificate; a nil parent makes it a root.
+func (m *Machine) certify(t, parent *x509.Certificate, pub crypto.PublicKey, key *rsa.PrivateKey) (*x509.Certificate, error) {
+	t.SignatureAlgorithm = x509.SHA384WithRSAPSS
 	if parent == nil {
 		parent = t
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, parent, pub, key)
 	if err != nil {
-		return nil, fmt.Errorf("certificate %s: %w", cn, err)
+		return nil, fmt.Errorf("certificate %s: %w", t.Subject.CommonName, err)
 	}
 	return x509.ParseCertificate(der)
 }
 
-// kdsExtensions returns the extensions of a chip's certificate (57230, tables 9
-// to 13), in AMD's order. None is critical.
+// kdsExtensions returns the extensions of the certificate of a VCEK or VLEK
+// (57230, tables 9 to 13), in AMD's order. None is critical.
 func (m *Machine) kdsExtensions() ([]pkix.Extension, error) {
 	t, chip := m.snpTCB(), m.chipID()
 	if m.has("stale-tcb") {
@@ -133,25 +168,44 @@ func (m *Machine) kdsExtensions() ([]pkix.Extension, error) {
 	if m.has("certificate-chip") {
 		chip[0] ^= 1
 	}
-	turin := m.product() == snp.Turin
-	name := m.cfg.Product + "-B1"
+	turin, vlek := m.product() == snp.Turin, m.signingKey() == snp.VLEK
+	name, version := string(m.product()), uint8(0)
 	if turin {
-		name = m.cfg.Product
+		version = 1
+	} else if !vlek {
+		name += "-B1"
+	}
+	if v, ok := m.fault("certificate-product"); ok {
+		name = v
+	}
+	if m.has("certificate-version") {
+		version = 2
 	}
 	product, err := asn1.MarshalWithParams(name, "ia5")
 	if err != nil {
 		return nil, err
 	}
-	exts := []pkix.Extension{kds(integer(1), 1), kds(product, 2)}
+	exts := []pkix.Extension{kds(integer(version), 1), kds(product, 2)}
 	if turin {
 		exts = append(exts, kds(integer(t.FMC), 3, 9))
 	}
-	exts = append(exts, kds(integer(t.BootLoader), 3, 1), kds(integer(t.TEE), 3, 2), kds(integer(t.SNP), 3, 3))
+	exts = append(exts, kds(integer(t.BootLoader), 3, 1), kds(integer(t.TEE), 3, 2))
 	if !turin {
 		exts = append(exts, kds(integer(0), 3, 4))
 	}
-	return append(exts, kds(integer(0), 3, 5), kds(integer(0), 3, 6), kds(integer(0), 3, 7),
-		kds(integer(t.Microcode), 3, 8), kds(chip, 4)), nil // AMD writes the chip id without a DER header
+	exts = append(exts, kds(integer(0), 3, 5), kds(integer(0), 3, 6), kds(integer(0), 3, 7),
+		kds(integer(t.SNP), 3, 3), kds(integer(t.Microcode), 3, 8))
+	if !vlek || m.has("certificate-kind") {
+		exts = append(exts, kds(chip, 4)) // AMD writes the chip id without a DER header
+	}
+	if vlek {
+		csp, err := asn1.MarshalWithParams(m.provider(), "ia5")
+		if err != nil {
+			return nil, err
+		}
+		exts = append(exts, kds(csp, 5))
+	}
+	return exts, nil
 }
 
 func kds(value []byte, arc ...int) pkix.Extension {
@@ -166,8 +220,8 @@ func integer(n uint8) []byte {
 	return []byte{asn1.TagInteger, 2, 0, n}
 }
 
-// revoke returns the root's revocation list.
-func (m *Machine) revoke(at time.Time, ark, ask, vcek *x509.Certificate, key *rsa.PrivateKey) ([]byte, error) {
+// revocationList returns the root's list.
+func (m *Machine) revocationList(at time.Time, c *amdChain) ([]byte, error) {
 	l := &x509.RevocationList{
 		Number:             new(big.Int).SetUint64(uint64(at.Unix())), // rises with every issue
 		ThisUpdate:         at.Add(-crlAge),
@@ -177,14 +231,28 @@ func (m *Machine) revoke(at time.Time, ark, ask, vcek *x509.Certificate, key *rs
 	if m.has("expired-crl") {
 		l.ThisUpdate, l.NextUpdate = at.Add(-2*crlValid), at.Add(-crlValid)
 	}
+	if m.has("future-crl") {
+		l.ThisUpdate = at.Add(crlAge)
+	}
+	if m.has("partial-crl") { // an IssuingDistributionPoint, as of a list for CAs alone
+		l.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 28}, Critical: true, Value: []byte{0x30, 3, 0x82, 1, 0xFF}}}
+	}
 	if v, ok := m.fault("revoked"); ok {
-		serial := vcek.SerialNumber
-		if v == "ask" {
-			serial = ask.SerialNumber
+		serial := c.leaf.SerialNumber
+		if v == "ca" {
+			serial = c.ca.SerialNumber
 		}
 		l.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: serial, RevocationTime: at.Add(-2 * crlAge)}}
 	}
-	return x509.CreateRevocationList(rand.Reader, l, ark, key)
+	if m.has("forged-crl") {
+		// The root's name and extensions over another key.
+		forged, err := m.certify(m.amdCA(at, c.root.Subject.CommonName, "vcek"), nil, c.caKey.Public(), c.caKey)
+		if err != nil {
+			return nil, err
+		}
+		return x509.CreateRevocationList(rand.Reader, l, forged, c.caKey)
+	}
+	return x509.CreateRevocationList(rand.Reader, l, c.root, c.rootKey)
 }
 
 // spki returns the digest by which policies name a root key.

@@ -24,7 +24,9 @@ const (
 type Config struct {
 	Vendor   *Vendor `json:"vendor"`
 	Platform string  `json:"platform"`          // [PlatformSNP] or [PlatformTDX]
-	Product  string  `json:"product,omitempty"` // SNP: "Milan", "Genoa" (default) or "Turin"
+	Product  string  `json:"product,omitempty"` // SNP: "Milan", "Genoa" (default), "Bergamo", "Siena" or "Turin"
+
+	SNP SNPOptions `json:"snp,omitzero"` // of an SNP machine
 
 	// Chip names the chip. Machines of one Vendor with different chips have
 	// different chip ids and keys; with the same, the same.
@@ -71,6 +73,9 @@ func (m *Machine) defaults() error {
 	case PlatformSNP:
 		if c.Product == "" {
 			c.Product = "Genoa"
+		}
+		if err := m.checkSNP(); err != nil {
+			return err
 		}
 	case PlatformTDX:
 	default:
@@ -131,7 +136,7 @@ var commonFaults = []string{
 	"wrong-nonce", // CPU evidence over other report data than was asked for
 }
 
-// maxConfig bounds a machine file: two RSA keys and a few names.
+// maxConfig bounds a machine file: a seed and a few names.
 const maxConfig = 64 << 10
 
 // WriteConfig writes a machine file, whole or not at all, readable by its owner

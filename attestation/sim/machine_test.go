@@ -105,6 +105,8 @@ func TestConfigRefused(t *testing.T) {
 		"no vendor":          {Platform: PlatformSNP},
 		"no platform":        {Vendor: v},
 		"unknown product":    {Vendor: v, Platform: PlatformSNP, Product: "Rome"},
+		"report version 4":   {Vendor: v, Platform: PlatformSNP, SNP: SNPOptions{Report: 4}},
+		"mitigations in v3":  {Vendor: v, Platform: PlatformSNP, SNP: SNPOptions{Mitigation: 1}},
 		"short measurement":  {Vendor: v, Platform: PlatformSNP, Measurement: make(Hex, 32)},
 		"short host data":    {Vendor: v, Platform: PlatformSNP, HostData: make(Hex, 31)},
 		"many GPUs":          {Vendor: v, Platform: PlatformSNP, GPUs: 17},
@@ -116,7 +118,9 @@ func TestConfigRefused(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	for _, f := range []map[string]string{{"vmpl": "x"}, {"measurement": "00"}, {"report-version": ""}} {
+	for _, f := range []map[string]string{
+		{"vmpl": "x"}, {"measurement": "00"}, {"report-version": ""}, {"platform-info": "zz"}, {"mitigations": "1"}, {"guest-policy": "-1"},
+	} {
 		m, err := New(Config{Vendor: v, Platform: PlatformSNP, Faults: f}, testTime)
 		if err != nil {
 			t.Fatal(err)
@@ -182,7 +186,7 @@ func TestMarked(t *testing.T) {
 			t.Errorf("item names %s, which the vendors do not publish", d.Short())
 		}
 	}
-	if r, err := snp.Parse(items[0].Raw); err != nil || r.CPUID != snpCPUs[snp.Turin] {
+	if r, err := snp.Parse(items[0].Raw); err != nil || r.CPUID != snpCPUs["Turin"].cpuid || r.CPUID.Family != 0x1A {
 		t.Errorf("report: %v", err)
 	}
 }

@@ -10,37 +10,27 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"math/big"
+	"sync"
 
 	"github.com/concordat/concordat/attestation"
 )
 
 // Vendor is the hardware vendors of a simulated world: every key that AMD, Intel
-// and NVIDIA hold. All follow from the seed but AMD's two RSA keys, which Go
-// makes only from fresh randomness; they are stored beside it.
+// and NVIDIA hold. All follow from the seed. It is safe for concurrent use.
 type Vendor struct {
-	seed     [32]byte
-	ark, ask *rsa.PrivateKey
+	seed [32]byte
+
+	mu  sync.Mutex // guards rsa
+	rsa map[string]*rsa.PrivateKey
 }
 
-// amdKeyBits is the size of AMD's own ARK and ASK (AMD 57230).
-const amdKeyBits = 4096
-
-// NewVendor returns the vendors of a fresh seed. It takes a second or two: it
-// makes two RSA-4096 keys.
+// NewVendor returns the vendors of a fresh seed.
 func NewVendor() (*Vendor, error) {
 	v := new(Vendor)
 	if _, err := rand.Read(v.seed[:]); err != nil {
 		return nil, err
-	}
-	for _, k := range []**rsa.PrivateKey{&v.ark, &v.ask} {
-		var err error
-		if *k, err = rsa.GenerateKey(rand.Reader, amdKeyBits); err != nil {
-			return nil, fmt.Errorf("sim: vendor: %w", err)
-		}
 	}
 	return v, nil
 }
@@ -90,23 +80,11 @@ func (v *Vendor) markCert(c *x509.Certificate, label string) {
 }
 
 type vendorFile struct {
-	Seed Hex    `json:"seed"`
-	ARK  string `json:"ark"` // PKCS #8, PEM
-	ASK  string `json:"ask"`
+	Seed Hex `json:"seed"`
 }
 
-// MarshalJSON writes the seed and the private keys.
-func (v *Vendor) MarshalJSON() ([]byte, error) {
-	f := vendorFile{Seed: v.seed[:]}
-	for k, s := range map[*rsa.PrivateKey]*string{v.ark: &f.ARK, v.ask: &f.ASK} {
-		der, err := x509.MarshalPKCS8PrivateKey(k)
-		if err != nil {
-			return nil, err
-		}
-		*s = string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-	}
-	return json.Marshal(f)
-}
+// MarshalJSON writes the seed, which is all private keys at once.
+func (v *Vendor) MarshalJSON() ([]byte, error) { return json.Marshal(vendorFile{Seed: v.seed[:]}) }
 
 // UnmarshalJSON reads what [Vendor.MarshalJSON] wrote.
 func (v *Vendor) UnmarshalJSON(b []byte) error {
@@ -118,20 +96,5 @@ func (v *Vendor) UnmarshalJSON(b []byte) error {
 		return fmt.Errorf("vendor: seed of %d bytes, want %d", len(f.Seed), len(v.seed))
 	}
 	copy(v.seed[:], f.Seed)
-	for s, k := range map[string]**rsa.PrivateKey{f.ARK: &v.ark, f.ASK: &v.ask} {
-		p, _ := pem.Decode([]byte(s))
-		if p == nil {
-			return errors.New("vendor: no PEM key")
-		}
-		key, err := x509.ParsePKCS8PrivateKey(p.Bytes)
-		if err != nil {
-			return fmt.Errorf("vendor: %w", err)
-		}
-		rk, ok := key.(*rsa.PrivateKey)
-		if !ok {
-			return fmt.Errorf("vendor: %T, want an RSA key", key)
-		}
-		*k = rk
-	}
 	return nil
 }
