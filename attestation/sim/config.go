@@ -42,7 +42,7 @@ type Config struct {
 	GPU       string `json:"gpu,omitempty"`
 	Switches  int    `json:"switches,omitempty"`
 	Manifests bool   `json:"manifests,omitempty"`
-	VTPM        bool   `json:"vtpm,omitempty"` // under a paravisor with a vTPM, as on Azure: Measurement is then the paravisor's
+	VTPM      bool   `json:"vtpm,omitempty"` // under a paravisor with a vTPM, as on Azure: Measurement is then the paravisor's
 
 	// Faults are what is wrong with the machine: name to value, the value empty
 	// where the fault needs none. The lists snpFaults, tdxFaults, gpuFaults and so on
