@@ -3,6 +3,8 @@ package ci_test
 import (
 	"encoding/hex"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
@@ -235,4 +237,43 @@ func TestKrumNeedsExposure(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Nodes[0].Await(t, "the refusal", func(e node.Event) bool { return e.Kind == "refused" && e.Request == req })
+}
+
+// TestFinalModelWaitsForWitnesses: the last outputs of a run go to the link only after
+// a checkpoint came to the enclave that holds their release.
+func TestFinalModelWaitsForWitnesses(t *testing.T) {
+	t.Parallel()
+	l := hostile.New()
+	f := ci.StartFederation(t, ci.Policy(trainOnly), ci.Through(l))
+	joined(t, f.Nodes...)
+	completed(t, f, f.Nodes[0], start(t, f, f.Nodes[0], 2, nil))
+	mine := l.Seen(func(m hostile.Message) bool { return m.Party == "enclave" })
+	var index, published uint64 // of the last release; entries under the newest checkpoint
+	for _, m := range mine {
+		if b, ok := m.Body.(*concordatv1.AppendResponse); ok {
+			if u, err := receipt.Parse(m.Request.(*concordatv1.AppendRequest).GetEntry()); err == nil && u.Kind() == receipt.KindRelease {
+				index = b.GetIndex()
+			}
+		}
+	}
+	stored := 0
+	for _, m := range mine {
+		if b, ok := m.Body.(*concordatv1.AttachResponse); ok && b.GetCheckpoint() != nil {
+			// The second line of a C2SP checkpoint is its size.
+			n, err := strconv.ParseUint(strings.Split(string(b.GetCheckpoint().GetNote()), "\n")[1], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			published = n
+		}
+		if !storedDownlink("enclave")(m) {
+			continue
+		}
+		if stored++; stored == 3 && published <= index {
+			t.Errorf("the final model left with %d entries published, its release is entry %d", published, index)
+		}
+	}
+	if stored != 3 {
+		t.Errorf("outputs were stored %d times, want 3", stored)
+	}
 }
