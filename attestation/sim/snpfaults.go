@@ -111,7 +111,7 @@ func (m *Machine) breakTCB(t *snpTCBs) {
 func (m *Machine) breakReport(r *snp.Report) error {
 	for name, apply := range map[string]func(){
 		"guest-svn":           func() { r.GuestSVN = 0 },
-		"host-data":           func() { r.HostData[0] ^= 1 },
+		"host-data":           func() { r.HostData[31] ^= 1 },
 		"id-key":              func() { r.IDKeyDigest[0] ^= 1 },
 		"author-key":          func() { r.AuthorKeyDigest[0] ^= 1 },
 		"no-author":           func() { r.SignerInfo &^= snp.SignerAuthorKey; r.AuthorKeyDigest = [48]byte{} },

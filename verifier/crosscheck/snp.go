@@ -41,7 +41,7 @@ func SNP(raw []byte, ends *attestation.Endorsements, refs []attestation.Digest, 
 			want.Roots = p.SimulatedRoots
 		}
 	}
-	vek, product, cas := own.Certificates(rep, ends, refs, want)
+	vek, product, cas := own.Certificates(raw, rep, ends, refs, want)
 	switch {
 	case product == snp.Turin:
 		return gap(libSEV, "Turin: it knows neither the fmcSPL extension nor the TCB layout")

@@ -1,68 +1,83 @@
 package snp
 
 import (
+	"bytes"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
 	"math"
+	"slices"
 	"time"
 
+	"github.com/concordat/concordat/attestation/snp"
 	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier/internal/check"
 )
 
-const crlAdvice = "fetch the current list from https://kdsintf.amd.com/vcek/v1/<product>/crl (vlek for a VLEK)"
-
 // checkRevocation records the check "revocation": a list signed by the chain's
-// root, in force at the judged time and young enough, and no such list names a
-// certificate of the chain.
-func checkRevocation(docs [][]byte, s *signer, p *policy.Policy, want *check.Expect, r *check.Recorder) {
+// root, in force at the judged time and young enough, and no list of that root,
+// whatever its age, names a certificate of the chain. AMD publishes one list for
+// VCEKs and one for VLEKs; they say nothing of which they are, so that each
+// counts for both.
+func checkRevocation(docs [][]byte, s *signer, key snp.SigningKey, product snp.Product, p *policy.Policy, want *check.Expect, r *check.Recorder) {
 	const name = "revocation"
-	var lists []*x509.RevocationList
-	stale := ""
+	advice := "fetch the current list from " + product.CRLURL(key)
+	var newest *x509.RevocationList
+	unfit := ""
 	for _, der := range docs {
-		l, err := x509.ParseRevocationList(der)
-		if err != nil || l.SignatureAlgorithm != x509.SHA384WithRSAPSS || l.CheckSignatureFrom(s.ark) != nil {
+		l, err := parseList(der, s.ark)
+		if err != nil {
 			continue // of another product line, or nobody's
 		}
-		if why := outdated(l, p, want.At); why != "" {
-			stale = why
-			continue
-		}
-		lists = append(lists, l)
-	}
-	switch {
-	case lists != nil:
-	case stale != "":
-		r.Fail(name, "a revocation list in force at "+stamp(want.At), stale, crlAdvice)
-		return
-	case want.AllowMissingCollateral:
-		r.NotChecked(name, "no revocation list signed by this root was given")
-		return
-	default:
-		r.Missing(name, "a revocation list signed by "+s.ark.Subject.CommonName, crlAdvice)
-		return
-	}
-	newest := lists[0]
-	for _, l := range lists {
 		if why := revoked(l, s, want.At); why != "" {
-			r.Fail(name, "no certificate of the chain is revoked", why, "this key can no longer be trusted: use another machine or newer firmware")
+			r.Fail(name, "no certificate of the chain is revoked", why,
+				"AMD no longer stands by this key: do not send data; use another machine, or newer firmware, which has another key")
 			return
 		}
-		if number(l) > number(newest) {
+		if why := outdated(l, p, want.At); why != "" {
+			unfit = why
+		} else if newest == nil || number(l) > number(newest) {
 			newest = l
 		}
 	}
-	r.Rely("amd-crl/"+s.ark.Subject.CommonName, number(newest))
-	r.Pass(name, "list of "+stamp(newest.ThisUpdate)+", valid until "+stamp(newest.NextUpdate))
+	switch {
+	case newest != nil:
+		r.Rely("amd-crl/"+s.ark.Subject.CommonName, number(newest))
+		r.Pass(name, "list of "+stamp(newest.ThisUpdate)+", valid until "+stamp(newest.NextUpdate))
+	case unfit != "":
+		r.Fail(name, "a revocation list in force at "+stamp(want.At), unfit, advice)
+	case want.AllowMissingCollateral:
+		r.NotChecked(name, "no revocation list signed by this root was given")
+	default:
+		r.Missing(name, "a revocation list signed by "+s.ark.Subject.CommonName, advice)
+	}
+}
+
+// parseList reads a revocation list that ark signed. It refuses critical
+// extensions, of the list and of its entries: they narrow what a list speaks for
+// (RFC 5280, 5.2.4 and 5.2.5), and whose certificates an entry is about (5.3.3).
+func parseList(der []byte, ark *x509.Certificate) (*x509.RevocationList, error) {
+	l, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return nil, err
+	}
+	critical := func(e pkix.Extension) bool { return e.Critical }
+	entry := func(e x509.RevocationListEntry) bool { return slices.ContainsFunc(e.Extensions, critical) }
+	if l.SignatureAlgorithm != x509.SHA384WithRSAPSS || !bytes.Equal(l.RawIssuer, ark.RawSubject) ||
+		slices.ContainsFunc(l.Extensions, critical) || slices.ContainsFunc(l.RevokedCertificateEntries, entry) {
+		return nil, errors.New("not a full list of this root")
+	}
+	return l, goodSignatures.check(l.Raw, ark, func() error { return l.CheckSignatureFrom(ark) })
 }
 
 // revoked names the certificate below the root that l revokes, or "". AMD gives
-// all chip certificates the serial number 0 and revokes chips by their TCB; an
+// all VCEKs and VLEKs the serial number 0 and revokes chips by their TCB; an
 // entry for 0 would refuse every chip of the line.
 func revoked(l *x509.RevocationList, s *signer, at time.Time) string {
 	for _, c := range []*x509.Certificate{s.ask, s.cert} {
 		for _, e := range l.RevokedCertificateEntries {
 			if c.SerialNumber.Cmp(e.SerialNumber) == 0 && !e.RevocationTime.After(at) {
-				return c.Subject.CommonName + " revoked at " + stamp(e.RevocationTime)
+				return c.Subject.CommonName + " (serial " + c.SerialNumber.String() + ") revoked at " + stamp(e.RevocationTime)
 			}
 		}
 	}
@@ -74,15 +89,17 @@ func outdated(l *x509.RevocationList, p *policy.Policy, at time.Time) string {
 	switch {
 	case at.Before(l.ThisUpdate):
 		return "list of " + stamp(l.ThisUpdate) + " is from later"
-	case !at.Before(l.NextUpdate): // an absent nextUpdate is the zero time
+	case l.NextUpdate.IsZero():
+		return "list of " + stamp(l.ThisUpdate) + " does not say until when it is valid"
+	case !at.Before(l.NextUpdate):
 		return "list of " + stamp(l.ThisUpdate) + " expired at " + stamp(l.NextUpdate)
 	case p != nil && at.Sub(l.ThisUpdate) > p.Evidence.MaxCollateralAge.Duration():
-		return "list of " + stamp(l.ThisUpdate) + " is older than the policy allows"
+		return "list of " + stamp(l.ThisUpdate) + " is older than the policy allows (" + p.Evidence.MaxCollateralAge.Duration().String() + ")"
 	}
 	return ""
 }
 
-// number returns the CRL number (RFC 5280 5.2.3), 0 if there is none, saturated.
+// number returns the CRL number (RFC 5280, 5.2.3), 0 if there is none, saturated.
 func number(l *x509.RevocationList) uint64 {
 	switch {
 	case l.Number == nil || l.Number.Sign() <= 0:

@@ -25,9 +25,11 @@ type vek struct {
 // kdsArc is 1.3.6.1.4.1.3704.1.
 var kdsArc = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 3704, 1}
 
-// parseVEK reads the extensions of a VCEK or VLEK. It refuses unknown and
-// duplicate ones under AMD's arc, and any critical one.
-func parseVEK(c *x509.Certificate) (*vek, error) {
+// parseVEK reads the extensions of the certificate of a VCEK or VLEK. It refuses
+// unknown and duplicate ones under AMD's arc, any critical one, and what belongs
+// to the other kind of key. An unknown product line or version of the structure
+// is for the caller to refuse.
+func parseVEK(c *x509.Certificate, key snp.SigningKey) (*vek, error) {
 	ext := map[string][]byte{}
 	for _, e := range c.Extensions {
 		if e.Critical {
@@ -44,9 +46,7 @@ func parseVEK(c *x509.Certificate) (*vek, error) {
 	}
 	r := reader{ext: ext}
 	v := &vek{version: r.integer("1")}
-	// "Milan-B0" in a VCEK, "Milan" in a VLEK, "Turin" in both.
-	name, _, _ := strings.Cut(r.text("2"), "-")
-	v.product = snp.Product(name)
+	v.product = productNamed(r.text("2"))
 	v.tcb = snp.TCB{
 		BootLoader: r.byte("3.1"),
 		TEE:        r.byte("3.2"),
@@ -64,29 +64,39 @@ func parseVEK(c *x509.Certificate) (*vek, error) {
 			}
 		}
 	}
-	if id, ok := ext["4"]; ok {
-		delete(ext, "4")
-		v.hwID = octets(id, v.product.ChipIDSize())
-	}
-	if _, ok := ext["5"]; ok {
+	if key == snp.VLEK {
 		v.csp = r.text("5")
+	} else {
+		v.hwID = r.octets("4", v.product.ChipIDSize())
 	}
 	if r.err != nil {
 		return nil, r.err
 	}
 	if len(ext) > 0 {
-		return nil, fmt.Errorf("unknown extension %v.%s", kdsArc, slices.Sorted(maps.Keys(ext))[0])
+		return nil, fmt.Errorf("extension %v.%s does not belong into the certificate of a %s", kdsArc, slices.Sorted(maps.Keys(ext))[0], key)
 	}
 	return v, nil
 }
 
-// octets returns the content of the hwID extension, which AMD writes without the
-// DER header of an octet string; newer certificates may have it.
-func octets(b []byte, size int) []byte {
-	if len(b) == size+2 && b[0] == asn1.TagOctetString && int(b[1]) == size {
-		return b[2:]
+// productNamed reads the productName of a certificate: "Milan-B0" in a VCEK,
+// "Milan" in a VLEK, "Turin" in both. Bergamo and Siena are of Genoa's line.
+func productNamed(name string) snp.Product {
+	line, _, _ := strings.Cut(name, "-")
+	switch line {
+	case "Bergamo", "Siena":
+		return snp.Genoa
 	}
-	return b
+	return snp.Product(line)
+}
+
+// checkStructure checks structVersion: Turin's is 1, the structure with fmcSPL
+// and the short chip id. Which extensions there are was checked with the
+// extensions themselves.
+func (v *vek) checkStructure() error {
+	if v.version < 0 || v.version > 1 || v.product == snp.Turin && v.version != 1 {
+		return fmt.Errorf("structure version %d of %.20q", v.version, string(v.product))
+	}
+	return nil
 }
 
 // reader takes extensions out of a map and keeps the first error.
@@ -127,4 +137,22 @@ func (r *reader) byte(name string) uint8 {
 func (r *reader) text(name string) (s string) {
 	r.take(name, &s, "ia5")
 	return s
+}
+
+// octets returns an extension of size bytes, which AMD writes without the DER
+// header of an octet string; newer certificates may have it.
+func (r *reader) octets(name string, size int) []byte {
+	b, ok := r.ext[name]
+	delete(r.ext, name)
+	if len(b) == size+2 && b[0] == asn1.TagOctetString && int(b[1]) == size {
+		b = b[2:]
+	}
+	switch {
+	case r.err != nil:
+	case !ok:
+		r.err = fmt.Errorf("extension %v.%s is missing", kdsArc, name)
+	case len(b) != size:
+		r.err = fmt.Errorf("extension %v.%s has %d bytes, want %d", kdsArc, name, len(b), size)
+	}
+	return b
 }

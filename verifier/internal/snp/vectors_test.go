@@ -134,7 +134,7 @@ func TestRealEvidencePolicy(t *testing.T) {
 // TestRealTurin checks a genuine Turin certificate: there is no public report of
 // that generation to go with it.
 func TestRealTurin(t *testing.T) {
-	s, err := parseSigner(vector(t, "vcek_turin.der"))
+	s, err := parseSigner(vector(t, "vcek_turin.der"), snp.VCEK)
 	if err != nil {
 		t.Fatal(err)
 	}
