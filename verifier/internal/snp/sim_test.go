@@ -3,6 +3,7 @@ package snp
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -35,13 +36,28 @@ type made struct {
 	want check.Expect
 }
 
-func make1(t testing.TB, cfg sim.Config) *made {
+// machines holds the machines of all tests by what they are: certificates are
+// slow to make.
+var machines sync.Map
+
+func machine(t testing.TB, cfg sim.Config) *sim.Machine {
 	t.Helper()
+	key := fmt.Sprintf("%+v", cfg)
+	if m, ok := machines.Load(key); ok {
+		return m.(*sim.Machine)
+	}
 	cfg.Vendor, cfg.Platform = vendor(), sim.PlatformSNP
 	m, err := sim.New(cfg, now)
 	if err != nil {
 		t.Fatal(err)
 	}
+	machines.Store(key, m)
+	return m
+}
+
+func make1(t testing.TB, cfg sim.Config) *made {
+	t.Helper()
+	m := machine(t, cfg)
 	rd := attestation.ReportData([]byte("claims"), true)
 	items, err := m.Collect(context.Background(), rd)
 	if err != nil {

@@ -1,7 +1,9 @@
 package snp
 
 import (
+	"bytes"
 	"encoding/pem"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -89,6 +91,36 @@ func TestRealEvidence(t *testing.T) {
 	}
 }
 
+// TestDebugGuest judges a genuine report of a guest with debugging, which is in
+// this repository: see testdata.
+func TestDebugGuest(t *testing.T) {
+	t.Parallel()
+	read := func(name string) []byte {
+		b, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	raw := read("milan-debug-report.bin")
+	ends := set(t, attestation.Endorsement{Type: attestation.TypeAMDVCEK, Data: read("milan-debug-vcek.der")})
+	r := check.NewRecorder("snp")
+	Appraise(raw, ends, nil, nil, check.Expect{At: at2026, AllowMissingCollateral: true}, r)
+	if !r.IsAuthentic() {
+		t.Error("not authentic")
+	}
+	expectProblems(t, r, fails("debug"))
+	for i := 0; i < 8*0x330; i += 29 {
+		bad := bytes.Clone(raw)
+		bad[i/8] ^= 1 << (i % 8)
+		r := check.NewRecorder("snp")
+		Appraise(bad, ends, nil, nil, check.Expect{At: at2026, AllowMissingCollateral: true}, r)
+		if r.IsAuthentic() {
+			t.Fatalf("bit %d of byte 0x%x: still authentic", i%8, i/8)
+		}
+	}
+}
+
 // expectProblems demands that the problems of r are exactly want.
 func expectProblems(t *testing.T, r *check.Recorder, want map[string]check.Verdict) {
 	t.Helper()
@@ -106,29 +138,65 @@ func expectProblems(t *testing.T, r *check.Recorder, want map[string]check.Verdi
 	}
 }
 
-// TestRealEvidencePolicy judges the genuine Milan report by a policy that
-// accepts everything that it can: provisional firmware stays refused.
+// TestRealEvidencePolicy judges genuine reports by policies that accept
+// everything that they can, and then less.
 func TestRealEvidencePolicy(t *testing.T) {
-	raw := vector(t, "test-report.bin")
-	rep, err := snp.Parse(raw)
-	if err != nil {
-		t.Fatal(err)
+	t.Parallel()
+	for name, c := range map[string]struct {
+		vlek bool
+		at   time.Time
+		edit func(p *policy.SNP)
+		want map[string]check.Verdict // beside the list that the vectors do not hold
+	}{
+		"milan":             {false, at2026, func(p *policy.SNP) {}, nil},
+		"milan provisional": {false, at2026, func(p *policy.SNP) { p.AllowProvisional = false }, fails("provisional-firmware")}, // COMMITTED below CURRENT
+		"milan alias":       {false, at2026, func(p *policy.SNP) { p.AllowUncheckedAlias = false }, fails("alias-check")},       // firmware from before BadRAM
+		"milan smt":         {false, at2026, func(p *policy.SNP) { p.AllowSMT = false }, fails("smt")},
+		"milan tcb": {false, at2026, func(p *policy.SNP) { p.MinTCB[0].Microcode = 116 },
+			fails("minimum-tcb", "minimum-launch-tcb", "minimum-committed-tcb")},
+		"milan version": {false, at2026, func(p *policy.SNP) { p.MinVersion = 3 }, fails("version")},
+		"milan denied":  {false, at2026, func(p *policy.SNP) { p.Denied, p.Chips, p.AnyChip = p.Chips, nil, true }, fails("chip-denied")},
+		"milan id key":  {false, at2026, func(p *policy.SNP) { p.IDKeys[0] = make([]byte, 48) }, fails("id-key")},
+
+		"vlek":             {true, at2025, func(p *policy.SNP) {}, fails("vmpl")},
+		"vlek expired":     {true, at2026, func(p *policy.SNP) {}, fails("vmpl", "validity")},
+		"vlek no provider": {true, at2025, func(p *policy.SNP) { p.Providers = nil }, fails("signer", "provider", "vmpl")},
+		"vlek region":      {true, at2025, func(p *policy.SNP) { p.Providers[0] = "CN=cc-us-east-1.amazonaws.com" }, fails("provider", "vmpl")},
+		"vlek alias":       {true, at2025, func(p *policy.SNP) { p.AllowUncheckedAlias = false }, fails("vmpl")}, // newer firmware: checked
+		"vlek chips":       {true, at2025, func(p *policy.SNP) { p.AnyChip, p.Chips = false, []policy.Hex{make([]byte, 64)} }, fails("chip", "vmpl")},
+		"vlek platform":    {true, at2025, func(p *policy.SNP) { p.PlatformForbidden = []string{"smt", "tsme"} }, fails("platform-info", "vmpl")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			report, cert, typ := "test-report.bin", "test-vcek.der", attestation.TypeAMDVCEK
+			if c.vlek {
+				report, cert, typ = "test-vlek-report.bin", "test-vlek.der", attestation.TypeAMDVLEK
+			}
+			raw := vector(t, report)
+			rep, err := snp.Parse(raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ref := &policy.SNP{
+				Products: []string{"Milan"}, Measurements: []policy.Hex{rep.Measurement[:]}, MinTCB: []policy.ProdTCB{{Product: "Milan", BootLoader: 3}},
+				AllowSMT: true, MinVersion: 2, AllowProvisional: true, AllowUncheckedAlias: true,
+			}
+			if c.vlek {
+				ref.Providers, ref.AnyChip = []string{"CN=cc-us-east-2.amazonaws.com"}, true
+			} else {
+				ref.Chips, ref.IDKeys = []policy.Hex{rep.ChipID[:]}, []policy.Hex{bytes.Clone(rep.IDKeyDigest[:])}
+			}
+			c.edit(ref)
+			r := check.NewRecorder("snp")
+			Appraise(raw, set(t, attestation.Endorsement{Type: typ, Data: vector(t, cert)}), nil, &policy.Policy{Platforms: policy.Platforms{SNP: ref}},
+				check.Expect{At: c.at, ReportData: rep.ReportData[:]}, r)
+			if !r.IsAuthentic() {
+				t.Error("not authentic")
+			}
+			want := is("revocation", check.Incomplete)
+			maps.Copy(want, c.want)
+			expectProblems(t, r, want)
+		})
 	}
-	p := &policy.Policy{Platforms: policy.Platforms{SNP: &policy.SNP{
-		Products: []string{"Milan"}, Measurements: []policy.Hex{rep.Measurement[:]}, Chips: []policy.Hex{rep.ChipID[:]},
-		MinTCB: []policy.ProdTCB{{Product: "Milan", BootLoader: 3}}, AllowSMT: true, MinVersion: 2,
-	}}}
-	ends := set(t, attestation.Endorsement{Type: attestation.TypeAMDVCEK, Data: vector(t, "test-vcek.der")})
-	r := check.NewRecorder("snp")
-	Appraise(raw, ends, nil, p, check.Expect{At: at2026, ReportData: rep.ReportData[:]}, r)
-	if !r.IsAuthentic() {
-		t.Error("not authentic")
-	}
-	expectProblems(t, r, map[string]check.Verdict{
-		"snp.provisional-firmware": check.Fail,       // COMMITTED below CURRENT
-		"snp.alias-check":          check.Fail,       // firmware from before BadRAM
-		"snp.revocation":           check.Incomplete, // the vectors hold no list
-	})
 }
 
 // TestRealTurin checks a genuine Turin certificate: there is no public report of
@@ -163,5 +231,29 @@ func TestRealTurin(t *testing.T) {
 	}
 	if _, err := parsePair(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.ark.Raw})); err == nil {
 		t.Error("a chain of one certificate accepted")
+	}
+}
+
+// TestRealCertificatesEveryByte changes every byte of genuine certificates in
+// turn: none reaches AMD's root any more.
+func TestRealCertificatesEveryByte(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		file    string
+		key     snp.SigningKey
+		product snp.Product
+	}{{"vcek_turin.der", snp.VCEK, snp.Turin}, {"test-vcek.der", snp.VCEK, snp.Milan}, {"test-vlek.der", snp.VLEK, snp.Milan}} {
+		der := vector(t, c.file)
+		for i := range der {
+			bad := bytes.Clone(der)
+			bad[i] ^= 1 << (i % 8)
+			s, err := parseSigner(bad, c.key)
+			if err == nil {
+				err = s.findChain(nil, c.key, c.product, &check.Expect{At: at2026})
+			}
+			if err == nil {
+				t.Fatalf("%s: byte 0x%x counts for nothing", c.file, i)
+			}
+		}
 	}
 }
