@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/google/go-sev-guest/abi"
@@ -25,9 +26,11 @@ const libSEV = "go-sev-guest v0.15.0"
 // SNP asks go-sev-guest about an SEV-SNP report of 1184 bytes. The arguments are
 // those of verifier.AppraiseItem, and refs of the item, which may be nil.
 //
-// Known gaps of v0.15.0: Turin (its certificates' fmcSPL and TCB layout), and
-// models of Genoa's family that it does not know (Siena, Bergamo). It reads no
-// revocation lists here, as it could only fetch them.
+// Known gaps of v0.15.0: Turin (its certificates' fmcSPL and TCB layout), models
+// of Genoa's family that it does not know (Siena, Bergamo), and bits of
+// PLATFORM_INFO to come. It reads no revocation lists here, as it could only
+// fetch them, it does not look at the provider of a VLEK, and it has no list of
+// denied chips.
 func SNP(raw []byte, ends *attestation.Endorsements, refs []attestation.Digest, p *policy.Policy, reportData []byte, at time.Time) Outcome {
 	quiet()
 	rep, err := snp.Parse(raw)
@@ -47,6 +50,8 @@ func SNP(raw []byte, ends *attestation.Endorsements, refs []attestation.Digest, 
 		return gap(libSEV, "Turin: it knows neither the fmcSPL extension nor the TCB layout")
 	case product == snp.Genoa && rep.Version >= snp.Version3 && rep.CPUID.Model >= 0x20:
 		return gap(libSEV, "it does not know this processor: "+rep.CPUID.String())
+	case p != nil && rep.PlatformInfo&^knownPlatform != 0:
+		return gap(libSEV, "it does not know a bit of PLATFORM_INFO "+rep.PlatformInfo.String())
 	case vek == nil:
 		return refused(libSEV, errors.New("no certificate of the signing key"))
 	}
@@ -74,6 +79,10 @@ func SNP(raw []byte, ends *attestation.Endorsements, refs []attestation.Digest, 
 	}
 	return passed(libSEV)
 }
+
+// knownPlatform are the bits of PLATFORM_INFO that the library reads.
+const knownPlatform = snp.PlatformSMT | snp.PlatformTSME | snp.PlatformECC | snp.PlatformRAPLDisabled |
+	snp.PlatformCiphertextHide | snp.PlatformAliasCheck | snp.PlatformTIO
 
 func amdRoots(product snp.Product, key snp.SigningKey, cas []own.CA) []*trust.AMDRootCerts {
 	var roots []*trust.AMDRootCerts
@@ -107,12 +116,25 @@ func snpOptions(rep *snp.Report, product snp.Product, p *policy.Policy, reportDa
 	}
 	ref := p.Platforms.SNP
 	o := &validate.Options{
-		GuestPolicy:     abi.SnpPolicy{SMT: ref.AllowSMT},
+		GuestPolicy: abi.SnpPolicy{
+			SMT: ref.AllowSMT, CXLAllowed: ref.AllowCXL, SingleSocket: slices.Contains(ref.GuestPolicy, "single-socket"),
+			MemAES256XTS: slices.Contains(ref.GuestPolicy, "aes-256-xts"), RAPLDis: slices.Contains(ref.GuestPolicy, "rapl-disabled"),
+			CipherTextHidingDRAM: slices.Contains(ref.GuestPolicy, "ciphertext-hiding"), PageSwapDisable: slices.Contains(ref.GuestPolicy, "page-swap-disabled"),
+		},
 		VMPL:            &vmpl,
 		Measurement:     oneOf(ref.Measurements, rep.Measurement[:]),
 		MinimumGuestSvn: uint32(ref.MinGuestSVN),
-		// Everything else is a maximum here.
-		PlatformInfo: &abi.SnpPlatformInfo{SMTEnabled: true, TSMEEnabled: true, TIOEnabled: true, AliasCheckComplete: true},
+		PlatformInfo:    platformInfo(ref),
+
+		PermitProvisionalFirmware:      ref.AllowProvisional,
+		MinimumLaunchMitigationVector:  ref.Mitigations,
+		MinimumCurrentMitigationVector: ref.Mitigations,
+
+		// The library wants one of the keys where ours wants both.
+		RequireIDBlock:         len(ref.IDKeys)+len(ref.AuthorKeys) > 0,
+		RequireAuthorKey:       len(ref.AuthorKeys) > 0,
+		TrustedIDKeyHashes:     digests(ref.IDKeys),
+		TrustedAuthorKeyHashes: digests(ref.AuthorKeys),
 	}
 	if len(reportData) > 0 {
 		o.ReportData = reportData
@@ -130,6 +152,26 @@ func snpOptions(rep *snp.Report, product snp.Product, p *policy.Policy, reportDa
 		}
 	}
 	return o
+}
+
+// platformInfo says what the library may find: its flags are a maximum of the
+// first kind and a minimum of the second.
+func platformInfo(ref *policy.SNP) *abi.SnpPlatformInfo {
+	may := func(word string) bool { return !slices.Contains(ref.PlatformForbidden, word) }
+	must := func(word string) bool { return slices.Contains(ref.PlatformRequired, word) }
+	return &abi.SnpPlatformInfo{
+		SMTEnabled: may("smt"), TSMEEnabled: may("tsme"), TIOEnabled: may("tio"),
+		ECCEnabled: must("ecc"), RAPLDisabled: must("rapl-disabled"), CiphertextHidingDRAMEnabled: must("ciphertext-hiding"),
+		AliasCheckComplete: !ref.AllowUncheckedAlias,
+	}
+}
+
+func digests(set []policy.Hex) [][]byte {
+	var out [][]byte
+	for _, h := range set {
+		out = append(out, h)
+	}
+	return out
 }
 
 // oneOf returns v if it is in set, else a member of the set.

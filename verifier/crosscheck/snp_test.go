@@ -66,6 +66,8 @@ func TestSNPDifferential(t *testing.T) {
 		ours, theirs          verifier.Verdict
 		reason                string // part of theirs
 	}{
+		{"Bergamo", "", "", verifier.Pass, verifier.Unsupported, "does not know this processor"},
+		{"Siena", "", "", verifier.Pass, verifier.Unsupported, "does not know this processor"},
 		{"Milan", "", "", verifier.Pass, verifier.Pass, ""},
 		{"Genoa", "", "", verifier.Pass, verifier.Pass, ""},
 		{"Turin", "", "", verifier.Pass, verifier.Unsupported, "fmcSPL"},
@@ -96,10 +98,69 @@ func TestSNPDifferential(t *testing.T) {
 		{"Genoa", "missing-crl", "", verifier.Incomplete, verifier.Pass, ""},
 		{"Genoa", "unmarked", "", verifier.Fail, verifier.Pass, ""}, // our marks of a simulation
 		{"Genoa", "report-version", "2", verifier.Fail, verifier.Pass, ""},
-		{"Genoa", "report-version", "5", verifier.Unsupported, verifier.Pass, ""},
+		{"Genoa", "report-version", "5", verifier.Pass, verifier.Pass, ""},
+		{"Genoa", "future-crl", "", verifier.Fail, verifier.Pass, ""},
+		{"Genoa", "partial-crl", "", verifier.Incomplete, verifier.Pass, ""},
+		{"Genoa", "forged-crl", "", verifier.Incomplete, verifier.Pass, ""},
+		{"Genoa", "certificate-version", "", verifier.Unsupported, verifier.Pass, ""},
+		// What both refuse, and what neither can say.
+		{"Genoa", "provisional-build", "", verifier.Fail, verifier.Fail, "build number"},
+		{"Genoa", "stale-committed-tcb", "", verifier.Fail, verifier.Fail, "COMMITTED_TCB"},
+		{"Genoa", "committed-order", "", verifier.Fail, verifier.Fail, "COMMITTED_TCB"},
+		{"Genoa", "guest-svn", "", verifier.Fail, verifier.Fail, "GUEST_SVN"},
+		{"Genoa", "not-yet-valid", "", verifier.Fail, verifier.Fail, "not yet valid"},
+		{"Genoa", "reserved-byte", "", verifier.Fail, verifier.Fail, ""},
+		{"Genoa", "signature-algorithm", "", verifier.Fail, verifier.Fail, ""},
+		{"Genoa", "mask-chip-key", "", verifier.Fail, verifier.Fail, ""},
+		{"Genoa", "platform-info", "100000024", verifier.Pass, verifier.Unsupported, "PLATFORM_INFO"},
 	} {
 		t.Run(c.product+" "+c.fault+c.value, func(t *testing.T) {
 			cfg := sim.Config{Product: c.product}
+			if c.fault != "" {
+				cfg.Faults = map[string]string{c.fault: c.value}
+			}
+			ours, theirs := bothSNP(t, cfg)
+			if ours != c.ours {
+				t.Errorf("ours says %s, want %s", ours, c.ours)
+			}
+			if theirs.Verdict != c.theirs || !strings.Contains(theirs.Reason, c.reason) {
+				t.Errorf("theirs says %s: %s", theirs.Verdict, theirs.Reason)
+			}
+		})
+	}
+}
+
+// TestSNPOptions compares machines that differ from the plain one, sound and with
+// a fault each.
+func TestSNPOptions(t *testing.T) {
+	t.Parallel()
+	vlek := sim.SNPOptions{Provider: "CN=example", MaskChip: true}
+	block := sim.SNPOptions{IDBlock: true}
+	v5 := sim.SNPOptions{Report: 5, Mitigation: 5}
+	for _, c := range []struct {
+		product, fault, value string
+		opts                  sim.SNPOptions
+		ours, theirs          verifier.Verdict
+		reason                string
+	}{
+		{"Milan", "", "", vlek, verifier.Pass, verifier.Pass, ""},
+		{"Genoa", "", "", vlek, verifier.Pass, verifier.Pass, ""},
+		{"Turin", "", "", vlek, verifier.Pass, verifier.Unsupported, "fmcSPL"},
+		{"Genoa", "forged-root", "", vlek, verifier.Fail, verifier.Fail, "trusted roots"},
+		{"Genoa", "expired", "", vlek, verifier.Fail, verifier.Fail, "expired"},
+		{"Genoa", "certificate-tcb", "", vlek, verifier.Fail, verifier.Fail, "V[CL]EK"},
+		{"Genoa", "provider", "CN=other", vlek, verifier.Fail, verifier.Pass, ""}, // it does not look at the CSP id
+		{"Genoa", "revoked", "ca", vlek, verifier.Fail, verifier.Pass, ""},        // nor at lists, the ASVK's serial included
+		{"Genoa", "", "", block, verifier.Pass, verifier.Pass, ""},
+		{"Genoa", "id-key", "", block, verifier.Fail, verifier.Pass, ""}, // a trusted author is enough for it
+		{"Genoa", "author-key", "", block, verifier.Fail, verifier.Fail, "author key"},
+		{"Genoa", "no-author", "", block, verifier.Fail, verifier.Fail, "author key"},
+		{"Genoa", "", "", v5, verifier.Pass, verifier.Pass, ""},
+		{"Genoa", "mitigations", "5,4", v5, verifier.Fail, verifier.Fail, "current mitigation"},
+		{"Genoa", "mitigations", "4,5", v5, verifier.Fail, verifier.Fail, "launch mitigation"},
+	} {
+		t.Run(c.product+" "+c.fault+c.value, func(t *testing.T) {
+			cfg := sim.Config{Product: c.product, SNP: c.opts}
 			if c.fault != "" {
 				cfg.Faults = map[string]string{c.fault: c.value}
 			}
