@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/internal/merkle"
 	"github.com/concordat/concordat/internal/session"
 	"github.com/concordat/concordat/node/journal"
@@ -103,11 +104,6 @@ func (n *Node) newTask(m *session.Task) error {
 	if before == r.task {
 		return nil // again
 	}
-	if err := n.mayServe(r); err != nil {
-		n.log.WarnContext(n.ctx, "task refused", "run", r.digest.Short(), "reason", err.Error())
-		n.tell(Event{Kind: "refused", Run: r.digest, Reason: err.Error()})
-		return err
-	}
 	if err := n.journal.Task(r.digest, m); err != nil {
 		n.loop.Stop(err)
 		return err
@@ -118,23 +114,19 @@ func (n *Node) newTask(m *session.Task) error {
 
 // mayServe asks the ledger of tasks (protocol F17): a task on a model that this node
 // has answered before, with a cohort that differs by few members, would show their
-// difference.
-func (n *Node) mayServe(r *run) error {
-	b := r.task.body
-	if b.Opens == receipt.OpensNone {
-		return nil
-	}
+// difference. The model is told by its plain arrays: what seals it is new in every run.
+func (n *Node) mayServe(r *run, model object.ID) error {
 	var members []string
 	for _, p := range r.cohort {
 		members = append(members, p.Member)
 	}
 	members = slices.Compact(members)
-	line := journal.Served{App: b.App, Config: r.body.Config, Outputs: b.OutputsRoot, Members: members}
+	line := journal.Served{App: r.body.App, Config: r.body.Config, Model: Digest(model), Members: members}
 	var err error
 	known := false
 	n.journal.View(func(s *journal.State) {
 		for _, l := range s.Ledger {
-			if l.App != line.App || l.Config != line.Config || l.Outputs != line.Outputs {
+			if l.App != line.App || l.Config != line.Config || l.Model != line.Model {
 				continue
 			}
 			d := difference(l.Members, members)

@@ -35,9 +35,28 @@ func (n *Node) answer(r *run) {
 		if err != nil || t.body.Opens == receipt.OpensNone {
 			return func() { n.answered(r, t, nil, err) }
 		}
+		if err := n.askLedger(ctx, r, &w); err != nil {
+			return func() { n.answered(r, t, nil, err) }
+		}
 		c, err := w.work(ctx, uplink)
 		return func() { n.answered(r, t, c, err) }
 	})
+}
+
+// askLedger waits for the loop's answer whether the opened model may be worked on.
+func (n *Node) askLedger(ctx context.Context, r *run, w *work) error {
+	model, err := w.model()
+	if err != nil {
+		return err
+	}
+	answer := make(chan error, 1)
+	n.loop.Post(func() { answer <- n.mayServe(r, model) })
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // stepSeen tells the users what a step brought.
@@ -135,6 +154,21 @@ func (w *work) open(ctx context.Context, ref session.ManifestRef, down [32]byte)
 	w.content = parcel.Root()
 	w.moved += remote.Bytes()
 	return aggregated(w.content, w.objects)
+}
+
+// model returns the id of the opened arrays: the same in every run, and whatever they
+// were sealed with.
+func (w *work) model() (object.ID, error) {
+	root, err := object.ParseHead(w.objects[w.content])
+	if err != nil {
+		return object.ID{}, err
+	}
+	for _, id := range root.Children {
+		if h, err := object.ParseHead(w.objects[id]); err == nil && h.Kind == object.KindArrayRecord {
+			return id, nil
+		}
+	}
+	return object.ID{}, fmt.Errorf("outputs of step %d have no arrays", w.body.Seq)
 }
 
 // aggregated reads the metrics of the members together out of a step's outputs.

@@ -63,7 +63,7 @@ type Served struct {
 	_       struct{} `cbor:",toarray"`
 	App     Digest
 	Config  Digest
-	Outputs Digest
+	Model   Digest   // object id of the arrays
 	Members []string // sorted
 }
 

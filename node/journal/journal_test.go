@@ -49,7 +49,7 @@ func write(t *testing.T, j *Journal) (written int, err error) {
 		func() error { return j.Checkpoint([]byte("note")) },
 		func() error { return j.Witness([]byte("held")) },
 		func() error { return j.Seen("amd-crl/Genoa", 7) },
-		func() error { return j.Serve(Served{App: Digest{9}, Outputs: Digest{10}, Members: []string{"a", "b"}}) },
+		func() error { return j.Serve(Served{App: Digest{9}, Model: Digest{10}, Members: []string{"a", "b"}}) },
 		func() error { return j.Ended(run, []byte("end")) },
 	} {
 		if err := f(); err != nil {
