@@ -277,3 +277,37 @@ func TestFinalModelWaitsForWitnesses(t *testing.T) {
 		t.Errorf("outputs were stored %d times, want 3", stored)
 	}
 }
+
+// TestDifferencingOverRuns is finding F17: the same app, config and initial model, once
+// with all members and once without the victim, differ by the victim's update. Nodes
+// remember with whom they answered a task on a model, and refuse the second.
+func TestDifferencingOverRuns(t *testing.T) {
+	t.Parallel()
+	l := hostile.New()
+	f := ci.StartFederation(t, ci.Policy(trainOnly), ci.Through(l))
+	joined(t, f.Nodes...)
+	completed(t, f, f.Nodes[0], start(t, f, f.Nodes[0], 1, nil))
+	again := func(config map[string]any, cohort ...string) node.Event {
+		t.Helper()
+		req, err := f.Nodes[0].Node.StartRun(node.RunRequest{App: f.App(), Strategy: "fedavg", Rounds: 1, Config: config, Initial: initial(t), Cohort: cohort})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ended(t, f.Nodes[0], req)
+	}
+	if e := again(nil, "member-a", "member-b"); e.Outcome != "failed" {
+		t.Errorf("without the victim: %s", e.Outcome)
+	}
+	if e := again(nil); e.Outcome != "completed" {
+		t.Errorf("with the same members: %s %s", e.Outcome, e.Reason)
+	}
+	f.Restart(f.Nodes[0])
+	f.Restart(f.Nodes[1])
+	joined(t, f.Nodes...)
+	if e := again(nil, "member-a", "member-b"); e.Outcome != "failed" {
+		t.Errorf("without the victim, after a restart: %s", e.Outcome)
+	}
+	if e := again(map[string]any{"another": true}, "member-a", "member-b"); e.Outcome != "completed" {
+		t.Errorf("another config: %s %s", e.Outcome, e.Reason)
+	}
+}
