@@ -40,7 +40,7 @@ test:
 	@$(GO) vet ./...
 	@if command -v $${CC:-cc} >/dev/null 2>&1; then \
 		echo "test: with the race detector ($$(command -v $${CC:-cc}))"; \
-		CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...; \
+		CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -Wno-deprecated-declarations" $(GO) test -race -timeout 10m ./...; \
 	else \
 		echo "test: without the race detector (no C compiler found)"; \
 		$(GO) test -timeout 10m ./...; \
