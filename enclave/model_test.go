@@ -1,0 +1,119 @@
+package enclave
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/concordat/concordat/chunkstore/object"
+)
+
+// vector is an array of n float32 zeros.
+func vector(t *testing.T, n int) *object.Array {
+	t.Helper()
+	a, err := object.NewArray(object.NPY{Descr: "<f4", Shape: []int{n}}, make([]byte, 4*n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func objectsOf(t *testing.T, n object.Node) [][]byte {
+	t.Helper()
+	list, err := object.Objects(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var raw [][]byte
+	for _, o := range list {
+		raw = append(raw, o.Raw)
+	}
+	return raw
+}
+
+func arrays(t *testing.T, names ...string) object.ArrayRecord {
+	var r object.ArrayRecord
+	for i, n := range names {
+		r = append(r, object.ArrayItem{Name: n, Array: vector(t, i+1)})
+	}
+	return r
+}
+
+// TestInitialModel takes the objects of one record of arrays and refuses all else that a
+// member may send.
+func TestInitialModel(t *testing.T) {
+	good := objectsOf(t, object.RecordDict{{Name: "arrays", Record: arrays(t, "w", "b")}})
+	m, err := initialModel(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(m.tensors) != 2 || m.tensors[0].Name != "w" || m.tensors[1].Shape[0] != 2 {
+		t.Errorf("tensors %+v", m.tensors)
+	}
+	metrics := object.MetricRecord{{Key: "n", Value: object.Sint(1)}}
+	notNPY := arrays(t, "w")
+	notNPY[0].Array.Chunks = []object.Chunk{{Data: []byte("no array")}}
+	for name, objects := range map[string][][]byte{
+		"nothing":             nil,
+		"garbage":             {[]byte("garbage")},
+		"no root":             good[:len(good)-1],
+		"a chunk is missing":  good[1:],
+		"another record too":  objectsOf(t, object.RecordDict{{Name: "arrays", Record: arrays(t, "w")}, {Name: "metrics", Record: metrics}}),
+		"no arrays":           objectsOf(t, object.RecordDict{{Name: "metrics", Record: metrics}}),
+		"an empty record":     objectsOf(t, object.RecordDict{{Name: "arrays", Record: object.ArrayRecord{}}}),
+		"an empty dictionary": objectsOf(t, object.RecordDict{}),
+		"an array alone":      objectsOf(t, arrays(t, "w")),
+		"bytes that are none": objectsOf(t, object.RecordDict{{Name: "arrays", Record: notNPY}}),
+		"too many objects":    make([][]byte, maxObjects+1),
+	} {
+		if _, err := initialModel(objects); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}
+
+// TestChunkWriter cuts a stream as Flower cuts an array, however it is written.
+func TestChunkWriter(t *testing.T) {
+	data := make([]byte, 2*object.ChunkSize+17)
+	for i := range data {
+		data[i] = byte(i * 31)
+	}
+	var want []object.ID
+	for _, part := range [][]byte{data[:object.ChunkSize], data[object.ChunkSize : 2*object.ChunkSize], data[2*object.ChunkSize:]} {
+		want = append(want, object.Sum(object.EncodeChunk(part)))
+	}
+	for _, step := range []int{1 << 20, object.ChunkSize, len(data), 4097} {
+		var got []object.ID
+		w := &chunkWriter{add: func(raw []byte) error { got = append(got, object.Sum(raw)); return nil }}
+		for rest := data; len(rest) > 0; {
+			n := min(step, len(rest))
+			if k, err := w.Write(rest[:n]); k != n || err != nil {
+				t.Fatalf("Write: %d, %v", k, err)
+			}
+			rest = rest[n:]
+		}
+		if err := w.flush(); err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != len(want) || len(w.chunks) != len(want) {
+			t.Fatalf("writes of %d: %d chunks, want %d", step, len(got), len(want))
+		}
+		for i := range want {
+			if got[i] != want[i] || w.chunks[i].ID != want[i] {
+				t.Errorf("writes of %d: chunk %d is another", step, i)
+			}
+		}
+	}
+	empty := &chunkWriter{add: func([]byte) error { t.Error("a chunk of nothing"); return nil }}
+	if err := empty.flush(); err != nil || len(empty.chunks) != 0 {
+		t.Errorf("nothing: %v, %d chunks", err, len(empty.chunks))
+	}
+}
+
+// TestCoarseCodes: what a node says in its own words reaches no log line as it is.
+func TestCoarseCodes(t *testing.T) {
+	for code, want := range map[string]string{"late": "late", "policy": "policy", "": "other", "patient 4711": "other", "LATE": "other", string(bytes.Repeat([]byte("x"), 1<<16)): "other"} {
+		if got := coarse(code); got != want {
+			t.Errorf("coarse(%.20q) = %q, want %q", code, got, want)
+		}
+	}
+}
