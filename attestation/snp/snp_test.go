@@ -169,6 +169,88 @@ func TestTCB(t *testing.T) {
 	}
 }
 
+// TestBelow names what is missing, and nothing else.
+func TestBelow(t *testing.T) {
+	min := TCB{1, 2, 3, 4, 5}
+	for _, c := range []struct {
+		got  TCB
+		want string
+	}{
+		{min, ""}, {TCB{9, 9, 9, 9, 9}, ""}, {TCB{9, 9, 9, 3, 9}, "snp 3 below 4"},
+		{TCB{}, "fmc 0 below 1, bootloader 0 below 2, tee 0 below 3, snp 0 below 4, microcode 0 below 5"},
+	} {
+		below := c.got.Below(min)
+		if strings.Join(below, ", ") != c.want || (below == nil) != c.got.AtLeast(min) {
+			t.Errorf("%v: %v", c.got, below)
+		}
+	}
+	for _, c := range []struct {
+		f, min Firmware
+		want   bool
+	}{
+		{Firmware{4, 55, 1}, Firmware{4, 55, 1}, true}, {Firmware{3, 55, 1}, Firmware{4, 55, 1}, false}, {Firmware{0, 56, 1}, Firmware{9, 55, 1}, true},
+		{Firmware{9, 9, 1}, Firmware{0, 0, 2}, false},
+	} {
+		if c.f.AtLeast(c.min) != c.want {
+			t.Errorf("%s at least %s: %v", c.f, c.min, !c.want)
+		}
+	}
+}
+
+func TestWords(t *testing.T) {
+	all := NewPolicy(PolicyAES256XTS | PolicyCiphertextHide | PolicyNoPageSwap | PolicyRAPLDisabled | PolicySingleSocket)
+	for _, w := range PolicyWords() {
+		if l := all.Lacks([]string{w}); len(l) != 0 {
+			t.Errorf("%s is lacking", w)
+		}
+		if l := NewPolicy(PolicyDebug | PolicySMT).Lacks([]string{w}); len(l) != 1 {
+			t.Errorf("%s is not lacking", w)
+		}
+	}
+	seen := PlatformInfo(0)
+	for _, w := range PlatformWords() {
+		var has []PlatformInfo
+		for bit := PlatformInfo(1); bit != 0; bit <<= 1 {
+			if len(bit.Lacks([]string{w})) == 0 {
+				has = append(has, bit)
+			}
+			if (len(bit.AnyOf([]string{w})) == 1) != (len(bit.Lacks([]string{w})) == 0) {
+				t.Errorf("%s of %s: forbidden and required do not mean the same bit", w, bit)
+			}
+		}
+		if len(has) != 1 || seen&has[0] != 0 {
+			t.Errorf("%s is %v", w, has)
+			continue
+		}
+		seen |= has[0]
+	}
+	// The bits that policies name are AMD's, but for the alias check.
+	if seen != 0x9F {
+		t.Errorf("words for %s", seen)
+	}
+	for _, w := range []string{"", "debug", "alias-check"} {
+		if len(NewPolicy(^Policy(0)).Lacks([]string{w})) != 1 || len(PlatformInfo(^uint64(0)).Lacks([]string{w})) != 1 || len(PlatformInfo(0).AnyOf([]string{w})) != 1 {
+			t.Errorf("the unknown word %q is satisfied", w)
+		}
+	}
+}
+
+func TestURLs(t *testing.T) {
+	tcb := TCB{FMC: 1, BootLoader: 3, SNP: 8, Microcode: 115}
+	for got, want := range map[string]string{
+		Milan.ChainURL(VCEK):                               "https://kdsintf.amd.com/vcek/v1/Milan/cert_chain",
+		Turin.ChainURL(VLEK):                               "https://kdsintf.amd.com/vlek/v1/Turin/cert_chain",
+		Genoa.CRLURL(VCEK):                                 "https://kdsintf.amd.com/vcek/v1/Genoa/crl",
+		Genoa.CRLURL(VLEK):                                 "https://kdsintf.amd.com/vlek/v1/Genoa/crl",
+		Genoa.VCEKURL([]byte{0xAB, 1}, tcb):                "https://kdsintf.amd.com/vcek/v1/Genoa/ab01?blSPL=3&teeSPL=0&snpSPL=8&ucodeSPL=115",
+		Turin.VCEKURL([]byte{1, 2, 3, 4, 5, 6, 7, 8}, tcb): "https://kdsintf.amd.com/vcek/v1/Turin/0102030405060708?fmcSPL=1&blSPL=3&teeSPL=0&snpSPL=8&ucodeSPL=115",
+	} {
+		if got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
 // TestRealReports reads genuine reports and writes them again.
 func TestRealReports(t *testing.T) {
 	dir := os.Getenv("CONCORDAT_VECTORS")

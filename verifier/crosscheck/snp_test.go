@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-sev-guest/kds"
+
 	"github.com/concordat/concordat/attestation"
 	"github.com/concordat/concordat/attestation/sim"
 	"github.com/concordat/concordat/attestation/snp"
@@ -238,6 +240,19 @@ func TestSNPReal(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestVCEKURL compares the address of a certificate at AMD with the library's.
+func TestVCEKURL(t *testing.T) {
+	t.Parallel()
+	chip, tcb := bytes.Repeat([]byte{0xA5}, 64), snp.TCB{BootLoader: 3, TEE: 1, SNP: 8, Microcode: 115}
+	v, err := kds.ComposeTCBParts(kds.TCBParts{BlSpl: 3, TeeSpl: 1, SnpSpl: 8, UcodeSpl: 115})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := snp.Milan.VCEKURL(chip, tcb), kds.VCEKCertURL("Milan", chip, v); got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
 
