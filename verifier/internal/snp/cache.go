@@ -46,6 +46,50 @@ func (m *memory) check(raw []byte, parent *x509.Certificate, verify func() error
 	return nil
 }
 
+// goodPairs remembers what was parsed of chain documents that led to an accepted
+// root. Nothing else gets in: what strangers send costs no memory.
+var goodPairs pairMemory
+
+// pairMemory holds chains by the digest of their document. They are shared and
+// never changed. The zero value is empty. It is safe for concurrent use.
+type pairMemory struct {
+	mu    sync.Mutex
+	pairs map[[sha256.Size]byte]pair
+}
+
+// maxPairs bounds a pairMemory: two kinds of key, three product lines, and a few
+// simulated worlds.
+const maxPairs = 32
+
+// parse returns parsePair(doc), and the document's digest.
+func (m *pairMemory) parse(doc []byte) (p pair, digest [sha256.Size]byte, err error) {
+	digest = sha256.Sum256(doc)
+	m.mu.Lock()
+	p, ok := m.pairs[digest]
+	m.mu.Unlock()
+	if !ok {
+		p, err = parsePair(doc)
+	}
+	return p, digest, err
+}
+
+// keep remembers p as what the document with the digest parses to.
+func (m *pairMemory) keep(digest [sha256.Size]byte, p pair) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.pairs == nil || len(m.pairs) >= maxPairs {
+		m.pairs = make(map[[sha256.Size]byte]pair)
+	}
+	m.pairs[digest] = p
+}
+
+// forget empties m, for measurements.
+func (m *pairMemory) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pairs = nil
+}
+
 // forget empties m, for measurements.
 func (m *memory) forget() {
 	m.mu.Lock()

@@ -2,6 +2,7 @@ package snp
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
 
@@ -32,35 +33,47 @@ func (s *signer) findChain(chains [][]byte, key snp.SigningKey, product snp.Prod
 			refused = err
 		}
 	}
-	for _, p := range candidates(chains, want, refuse) {
-		if p.ask.Subject.CommonName != caName(key, product) {
+	for _, c := range candidates(chains, want, refuse) {
+		if c.ask.Subject.CommonName != caName(key, product) {
 			continue
 		}
-		if err := checkPath(s.cert, p, product, want); err != nil {
+		if err := checkPath(s.cert, c.pair, product, want); err != nil {
 			refuse(err)
 			continue
 		}
-		s.pair = p
+		if c.given {
+			goodPairs.keep(c.digest, c.pair)
+		}
+		s.pair = c.pair
 		return nil
 	}
 	refuse(fmt.Errorf("no certificate of %q was given", caName(key, product)))
 	return refused
 }
 
+// candidate is a chain, and the digest of its document if it was given.
+type candidate struct {
+	pair
+	digest [sha256.Size]byte
+	given  bool
+}
+
 // candidates returns the chains that may lead to an accepted root: those given
 // and, for real hardware, AMD's own.
-func candidates(chains [][]byte, want *check.Expect, refuse func(error)) []pair {
-	var all []pair
+func candidates(chains [][]byte, want *check.Expect, refuse func(error)) []candidate {
+	var all []candidate
 	for _, b := range chains {
-		p, err := parsePair(b)
+		p, digest, err := goodPairs.parse(b)
 		if err != nil {
 			refuse(err)
 			continue
 		}
-		all = append(all, p)
+		all = append(all, candidate{p, digest, true})
 	}
 	if !want.Simulated {
-		all = append(all, amdPairs()...)
+		for _, p := range amdPairs() {
+			all = append(all, candidate{pair: p})
+		}
 	}
 	return all
 }

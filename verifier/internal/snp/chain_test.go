@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -253,5 +254,35 @@ func TestMemory(t *testing.T) {
 	m.forget()
 	if m.check([]byte("x"), a, verify(bad)) == nil {
 		t.Error("not forgotten")
+	}
+}
+
+// TestPairMemory demands that a chain is remembered once it led to an accepted
+// root, and only then.
+func TestPairMemory(t *testing.T) {
+	t.Parallel()
+	good, bad := make1(t, sim.Config{Product: "Milan"}), make1(t, with(milan, "forged-root", ""))
+	for _, m := range []*made{good, bad} {
+		m.appraise()
+		doc := m.ends.ByType(attestation.TypeAMDChain, nil)[0]
+		goodPairs.mu.Lock()
+		_, kept := goodPairs.pairs[sha256.Sum256(doc)]
+		goodPairs.mu.Unlock()
+		if kept != (m == good) {
+			t.Errorf("kept %v", kept)
+		}
+	}
+	expectProblems(t, good.appraise(), nil)
+	expectProblems(t, bad.appraise(), fails("chain"))
+	var m pairMemory
+	for i := range 2*maxPairs + 1 {
+		m.keep([sha256.Size]byte{byte(i)}, pair{})
+	}
+	if len(m.pairs) > maxPairs {
+		t.Errorf("%d chains", len(m.pairs))
+	}
+	m.forget()
+	if _, _, err := m.parse([]byte("x")); err == nil || m.pairs != nil {
+		t.Error("nothing parses as a chain")
 	}
 }
