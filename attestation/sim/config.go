@@ -136,7 +136,7 @@ var commonFaults = []string{
 	"wrong-nonce", // CPU evidence over other report data than was asked for
 }
 
-// maxConfig bounds a machine file: a seed and a few names.
+// maxConfig bounds a machine file: three RSA keys and a few names.
 const maxConfig = 64 << 10
 
 // WriteConfig writes a machine file, whole or not at all, readable by its owner

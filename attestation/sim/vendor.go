@@ -80,11 +80,25 @@ func (v *Vendor) markCert(c *x509.Certificate, label string) {
 }
 
 type vendorFile struct {
-	Seed Hex `json:"seed"`
+	Seed Hex            `json:"seed"`
+	AMD  map[string]Hex `json:"amd,omitempty"` // keys that were derived already, by label: PKCS #8
 }
 
-// MarshalJSON writes the seed, which is all private keys at once.
-func (v *Vendor) MarshalJSON() ([]byte, error) { return json.Marshal(vendorFile{Seed: v.seed[:]}) }
+// MarshalJSON writes the seed, which is all private keys at once, and AMD's keys
+// that were used, so that who reads it need not derive them again.
+func (v *Vendor) MarshalJSON() ([]byte, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	f := vendorFile{Seed: v.seed[:], AMD: make(map[string]Hex)}
+	for label, k := range v.rsa {
+		der, err := x509.MarshalPKCS8PrivateKey(k)
+		if err != nil {
+			return nil, err
+		}
+		f.AMD[label] = der
+	}
+	return json.Marshal(f)
+}
 
 // UnmarshalJSON reads what [Vendor.MarshalJSON] wrote.
 func (v *Vendor) UnmarshalJSON(b []byte) error {
@@ -95,6 +109,21 @@ func (v *Vendor) UnmarshalJSON(b []byte) error {
 	if len(f.Seed) != len(v.seed) {
 		return fmt.Errorf("vendor: seed of %d bytes, want %d", len(f.Seed), len(v.seed))
 	}
+	keys := make(map[string]*rsa.PrivateKey, len(f.AMD))
+	for label, der := range f.AMD {
+		k, err := x509.ParsePKCS8PrivateKey(der)
+		if err != nil {
+			return fmt.Errorf("vendor: key %.20q: %w", label, err)
+		}
+		rk, ok := k.(*rsa.PrivateKey)
+		if !ok {
+			return fmt.Errorf("vendor: key %.20q is %T, want an RSA key", label, k)
+		}
+		keys[label] = rk
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	copy(v.seed[:], f.Seed)
+	v.rsa = keys
 	return nil
 }
