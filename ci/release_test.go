@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
@@ -64,7 +65,7 @@ func TestFeignedCrashDifferencing(t *testing.T) {
 	t.Parallel()
 	l := hostile.New()
 	crashing := make(chan *ci.Daemon, 1)
-	f := ci.StartFederation(t, ci.Members(4), ci.Policy(trainOnly), ci.Policy(dropouts(3)), ci.Through(l), ci.Observe(func(e enclave.Event) {
+	f := ci.StartFederation(t, ci.Members(4), ci.Policy(trainOnly), ci.Policy(dropouts(6)), ci.Through(l), ci.Observe(func(e enclave.Event) {
 		if e.Kind == "acked" { // all acks are in, and nothing is out
 			(<-crashing).Cancel()
 		}
@@ -113,10 +114,12 @@ func TestTwoEnclavesNeverReleaseDifferentSets(t *testing.T) {
 			l := hostile.New()
 			release := func(func([]hostile.Message)) {}
 			signed := make(chan struct{})
-			f := ci.StartFederation(t, ci.Members(4), ci.Policy(trainOnly), ci.Policy(dropouts(2)), ci.Through(l), ci.Observe(func(e enclave.Event) {
+			once := sync.OnceFunc(func() { close(signed) })
+			f := ci.StartFederation(t, ci.Members(4), ci.Policy(trainOnly), ci.Policy(dropouts(6)), ci.Through(l), ci.Observe(func(e enclave.Event) {
 				if e.Kind != "step" || e.Seq != 2 {
 					return
 				}
+				defer once()
 				// On the enclave's loop: nobody was asked for an ack yet.
 				first := instance(l, "enclave")
 				if withheld != "no ack" {
@@ -128,7 +131,6 @@ func TestTwoEnclavesNeverReleaseDifferentSets(t *testing.T) {
 					a, ok := m.Body.(*concordatv1.AttachResponse)
 					return ok && m.Party == "enclave" && a.GetCheckpoint() != nil
 				})
-				close(signed)
 			}))
 			joined(t, f.Nodes...)
 			req := start(t, f, f.Nodes[0], 2, nil)

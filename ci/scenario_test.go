@@ -17,11 +17,12 @@ import (
 // trainOnly leaves evaluation out: a run of n rounds has n+1 steps.
 func trainOnly(p *policy.Policy) { p.Nodes.MessageTypes = []string{"train"} }
 
-// dropouts lets a run go on without nodes that do not answer within seconds.
+// dropouts lets a run go on without nodes that do not answer within seconds. An ack has
+// a minute.
 func dropouts(seconds policy.Seconds) func(*policy.Policy) {
 	return func(p *policy.Policy) {
 		p.Release.Dropouts = policy.DropoutsAllow
-		p.Release.StepDeadline, p.Release.AckDeadline = seconds, seconds
+		p.Release.StepDeadline, p.Release.AckDeadline = seconds, 60
 	}
 }
 
