@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
 	"github.com/concordat/concordat/ci"
@@ -16,6 +17,7 @@ import (
 	"github.com/concordat/concordat/enclave"
 	"github.com/concordat/concordat/node"
 	"github.com/concordat/concordat/policy"
+	"github.com/concordat/concordat/verifier"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
@@ -45,6 +47,25 @@ func sameEverywhere(t *testing.T, f *ci.Federation, request ci.Digest) {
 		if got := completed(t, f, n, request); got != want {
 			t.Errorf("%s has another final model than after a run that nothing disturbed", n.Name)
 		}
+		verifies(t, f, n, ended(t, n, request).Run)
+	}
+}
+
+// verifies demands that the bundle which n wrote of a run passes.
+func verifies(t *testing.T, f *ci.Federation, n *ci.Node, run ci.Digest) {
+	t.Helper()
+	b, err := os.Open(f.BundleOf(n, run))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	trust := &verifier.Trust{Federation: f.Chain.Federation(), Member: n.Member.ID, Witness: n.Member.Witness, Simulated: true}
+	report, err := verifier.VerifyBundle(t.Context(), b, trust, time.Now(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Verdict != verifier.PassSimulated {
+		t.Errorf("bundle of %s: %s", n.Name, report.Text())
 	}
 }
 

@@ -171,6 +171,7 @@ func failsAtStep(t *testing.T, f *ci.Federation, l *hostile.Link, req ci.Digest)
 	if e.Outcome != "failed" || e.Reason != "policy" {
 		t.Errorf("run ended %s: %s, want failed: policy", e.Outcome, e.Reason)
 	}
+	verifies(t, f, f.Nodes[0], e.Run) // it failed, and its history is in order
 	for _, s := range l.Logged() {
 		if b, ok := s.Body.(*receipt.Step); ok && b.InputsCount > 0 {
 			t.Errorf("step %d with %d inputs of %d members is in the log", b.Seq, b.InputsCount, b.Members)
