@@ -11,6 +11,7 @@ import (
 	"github.com/concordat/concordat/chunkstore"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/merkle"
+	"github.com/concordat/concordat/internal/relay"
 	"github.com/concordat/concordat/internal/session"
 	"github.com/concordat/concordat/verifier/receipt"
 )
@@ -212,21 +213,18 @@ func (e *Enclave) ack(n *node, m *session.Ack) error {
 // release is witnessed (docs/architecture.md).
 func (r *run) acked(c *closing) {
 	if c.opens != receipt.OpensNone {
-		r.store(c, func() {
-			if _, task := r.signRelease(c); task != nil {
-				r.released(c, task)
-			}
-		})
+		r.store(c, func() { r.signRelease(c, func(_ *receipt.Statement, task *session.Task) { r.released(c, task) }) })
 		return
 	}
-	if s, task := r.signRelease(c); task != nil {
+	r.signRelease(c, func(s *receipt.Statement, task *session.Task) {
 		r.e.whenPublished(s.Digest(), func() { r.store(c, func() { r.released(c, task) }) })
-	}
+	})
 }
 
-// signRelease signs that every node of the step acked it, and publishes what the
-// statements name; nil if the run failed.
-func (r *run) signRelease(c *closing) (*receipt.Statement, *session.Task) {
+// signRelease signs that every node of the step acked it, and goes on. The lists under
+// the roots lie at the link before: whoever finds the release in the log finds them too,
+// by name if this enclave is lost before it tells anybody their digests.
+func (r *run) signRelease(c *closing, then func(*receipt.Statement, *session.Task)) {
 	step := c.statement.Body.(*receipt.Step)
 	var tree receipt.Tree
 	var inputs, acks [][]byte
@@ -236,14 +234,31 @@ func (r *run) signRelease(c *closing) (*receipt.Statement, *session.Task) {
 		acks = append(acks, raw)
 		inputs = append(inputs, x.statement.Raw())
 	}
-	s, err := r.e.sign(receipt.KindRelease, r.digest, &receipt.Release{Seq: step.Seq, Attempt: step.Attempt, Step: c.statement.Digest(), AcksRoot: tree.Root(), AcksCount: tree.Size()}, r.chain.Extend)
-	if err != nil {
-		r.fail("other", err.Error())
-		return nil, nil
-	}
-	lists := [][]byte{receipt.EncodeList(inputs), c.excluded.Encode(), receipt.EncodeList(acks)}
-	r.publish(lists...)
-	return s, &session.Task{Release: s.Raw(), Inputs: cose.Sum(lists[0]), Excluded: cose.Sum(lists[1]), Acks: cose.Sum(lists[2])}
+	lists := []struct {
+		role string
+		data []byte
+	}{{receipt.RoleInputs, receipt.EncodeList(inputs)}, {receipt.RoleExcluded, c.excluded.Encode()}, {receipt.RoleAcks, receipt.EncodeList(acks)}}
+	r.e.loop.Job(func(ctx context.Context) func() {
+		var digests []Digest
+		for _, l := range lists {
+			d, err := r.e.peer.PutNamed(ctx, relay.Name{Instance: r.e.instance, Statement: c.statement.Digest(), Role: l.role}, l.data)
+			if err != nil {
+				return func() { r.fail("other", "lists of the step not stored: "+err.Error()) }
+			}
+			digests = append(digests, d)
+		}
+		return func() {
+			if r.ended || r.closing != c {
+				return
+			}
+			s, err := r.e.sign(receipt.KindRelease, r.digest, &receipt.Release{Seq: step.Seq, Attempt: step.Attempt, Step: c.statement.Digest(), AcksRoot: tree.Root(), AcksCount: tree.Size()}, r.chain.Extend)
+			if err != nil {
+				r.fail("other", err.Error())
+				return
+			}
+			then(s, &session.Task{Release: s.Raw(), Inputs: digests[0], Excluded: digests[1], Acks: digests[2]})
+		}
+	})
 }
 
 // storeAgain is how long a final model waits that could not be stored.

@@ -149,29 +149,41 @@ func (e *Enclave) revive(n *node, digest Digest, m *session.Resume) (*run, error
 		r.fail("other", "the enclave before was lost before it released the first step")
 		return r, nil
 	}
-	if len(m.Downlink) != 32 || chunkstore.DownlinkCommit([32]byte(m.Downlink)) != body.DownlinkCommit {
-		return nil, errors.New("the node does not have the downlink secret that the run statement commits to; another will")
-	}
-	r.downlink = [32]byte(m.Downlink)
-	// The newest released step that the node knows how to open. The log may show one
-	// more, whose task was lost with its enclave: it is done again, with the same inputs.
-	newest, _ := r.chain.Last()
-	for _, step := range slices.Backward(released) {
-		task := findTask(m.Tasks, step.Digest())
-		if task != nil && step.Body.(*receipt.Step).Seq+1 >= newest.Body.(*receipt.Step).Seq {
-			e.runs[digest] = r
-			r.reopen(step, task)
-			e.log.InfoContext(e.ctx, "run resumed", "run", digest.Short(), "step", r.open.body.Seq)
-			return r, nil
+	// A node without the downlink secret has no step either: the secret comes first.
+	if len(m.Downlink) == 32 && chunkstore.DownlinkCommit([32]byte(m.Downlink)) == body.DownlinkCommit {
+		r.downlink = [32]byte(m.Downlink)
+		// The newest released step that the node knows how to open. The log may show one
+		// more, whose task was lost with its enclave: it is done again, with the same inputs.
+		newest, _ := r.chain.Last()
+		for _, step := range slices.Backward(released) {
+			task := findTask(m.Tasks, step.Digest())
+			if task != nil && step.Body.(*receipt.Step).Seq+1 >= newest.Body.(*receipt.Step).Seq {
+				e.runs[digest] = r
+				r.reopen(step, task)
+				e.log.InfoContext(e.ctx, "run resumed", "run", digest.Short(), "step", r.open.body.Seq)
+				return r, nil
+			}
 		}
 	}
+	return e.cannotRevive(n, r, logged)
+}
+
+// cannotRevive counts a node that has none of the newest steps of a run. When no other
+// node of the cohort is left to ask, or none came in time, the run fails.
+func (e *Enclave) cannotRevive(n *node, r *run, logged *loggedRun) (*run, error) {
 	if logged.without == nil {
 		logged.without = map[Digest]bool{}
+		e.loop.After(e.policy.Release.StepDeadline.Duration(), func() {
+			if e.runs[r.digest] == nil {
+				e.runs[r.digest] = r
+				r.fail("late", "no node came back in time that has the last step")
+			}
+		})
 	}
-	if logged.without[n.id] = true; len(logged.without) < len(cohort) {
+	if logged.without[n.id] = true; len(logged.without) < len(r.cohort) {
 		return nil, errors.New("the node has none of the newest steps that the log shows released; another may")
 	}
-	e.runs[digest] = r
+	e.runs[r.digest] = r
 	r.fail("other", "the enclave before was lost before any node had the last step")
 	return r, nil
 }

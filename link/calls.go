@@ -5,6 +5,8 @@ import (
 
 	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
 	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/link/mailbox"
+	"github.com/concordat/concordat/link/state"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -21,11 +23,34 @@ func (r *service) PutBlob(ctx context.Context, q *concordatv1.PutBlobRequest) (*
 	if n := len(q.GetData()); n == 0 || n > maxBlob {
 		return nil, status.Errorf(codes.InvalidArgument, "data: %d bytes, want 1 to %d", n, maxBlob)
 	}
+	var name *state.Name
+	if q.GetName() != nil {
+		if name, err = blobName(q.GetName()); err != nil {
+			return nil, err
+		}
+		if s.address.Role != mailbox.Enclave || s.address.ID != string(name.Instance[:]) {
+			return nil, status.Error(codes.PermissionDenied, "name: an enclave names what belongs to its own statements")
+		}
+	}
 	d := cose.Sum(q.GetData())
-	if err := r.state.PutBlob(ctx, s.fed.id, d, q.GetData()); err != nil {
+	if err := r.state.PutBlob(ctx, s.fed.id, d, q.GetData(), name); err != nil {
 		return nil, r.fault(ctx, err)
 	}
 	return &concordatv1.PutBlobResponse{Digest: d[:]}, nil
+}
+
+// maxRole bounds the role in a name.
+const maxRole = 16
+
+func blobName(n *concordatv1.BlobName) (*state.Name, error) {
+	d, err := digest("name.statement", n.GetStatement())
+	if err != nil {
+		return nil, err
+	}
+	if len(n.GetInstance()) != 16 || n.GetRole() == "" || len(n.GetRole()) > maxRole {
+		return nil, status.Error(codes.InvalidArgument, "name: want an instance of 16 bytes and a role")
+	}
+	return &state.Name{Instance: [16]byte(n.GetInstance()), Statement: d, Role: n.GetRole()}, nil
 }
 
 // GetBlob implements the Relay service.
@@ -34,11 +59,20 @@ func (r *service) GetBlob(ctx context.Context, q *concordatv1.GetBlobRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	d, err := digest("digest", q.GetDigest())
-	if err != nil {
-		return nil, err
+	var b []byte
+	if q.GetName() != nil {
+		var name *state.Name
+		if name, err = blobName(q.GetName()); err != nil {
+			return nil, err
+		}
+		b, err = r.state.Named(ctx, s.fed.id, *name)
+	} else {
+		var d cose.Digest
+		if d, err = digest("digest", q.GetDigest()); err != nil {
+			return nil, err
+		}
+		b, err = r.state.Blob(ctx, s.fed.id, d)
 	}
-	b, err := r.state.Blob(ctx, s.fed.id, d)
 	if err != nil {
 		return nil, r.fault(ctx, err)
 	}

@@ -68,6 +68,32 @@ func TestFederation(t *testing.T) {
 	if b, err := bank.Blob(ctx, blob); err != nil || string(b) != "evidence envelope" {
 		t.Errorf("blob %q, %v", b, err)
 	}
+	name := relay.Name{Instance: [16]byte([]byte(e.self.ID)), Statement: cose.Sum([]byte("a step")), Role: "acks"}
+	if _, err := e.PutNamed(ctx, name, []byte("the acks")); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := bank.Named(ctx, name); err != nil || string(b) != "the acks" {
+		t.Errorf("named blob %q, %v", b, err)
+	}
+	foreign := name
+	foreign.Instance[0] ^= 1
+	for who, p := range map[string]*relay.Peer{"a node": hospital.Peer, "another enclave": e.Peer} {
+		n := name
+		if who != "a node" {
+			n = foreign
+		}
+		if _, err := p.PutNamed(ctx, n, []byte("mine")); status.Code(errors.Unwrap(err)) != codes.PermissionDenied {
+			t.Errorf("%s names what is not its own: %v", who, err)
+		}
+	}
+	for _, bad := range []relay.Name{foreign, {Instance: name.Instance, Statement: name.Statement, Role: "inputs"}} {
+		if _, err := bank.Named(ctx, bad); status.Code(errors.Unwrap(err)) != codes.NotFound {
+			t.Errorf("no such name: %v", err)
+		}
+	}
+	if _, err := bank.Named(ctx, relay.Name{Role: "a role that is too long"}); status.Code(errors.Unwrap(err)) != codes.InvalidArgument {
+		t.Errorf("malformed name: %v", err)
+	}
 	if _, err := bank.Blob(ctx, cose.Sum([]byte("nothing"))); status.Code(errors.Unwrap(err)) != codes.NotFound {
 		t.Errorf("no such blob: %v", err)
 	}

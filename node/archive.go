@@ -17,6 +17,8 @@ import (
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/durable"
 	"github.com/concordat/concordat/internal/flower"
+	"github.com/concordat/concordat/internal/merkle"
+	"github.com/concordat/concordat/internal/relay"
 	"github.com/concordat/concordat/internal/session"
 	"github.com/concordat/concordat/node/journal"
 	"github.com/concordat/concordat/policy"
@@ -41,8 +43,17 @@ type snapshot struct {
 	run         journal.Run
 	entries     [][]byte
 	published   map[Digest]uint64 // entries of this run's statements
+	missed      []missedStep
 	checkpoints [][]byte
 	head        *tlog.Checkpoint
+}
+
+// missedStep is a released step whose task this node never got: its enclave was lost
+// first, or the node was away.
+type missedStep struct {
+	step            *receipt.Step
+	statement, acks Digest // of the step; root of the acks
+	instance        attestation.ID
 }
 
 // witnessWait is how long a bundle waits for the member's own witness. A bundle
@@ -94,7 +105,43 @@ func (n *Node) snapshotOf(run Digest) snapshot {
 			s.published[digest] = index
 		}
 	}
+	s.missed = n.missedSteps(run, s)
 	return s
+}
+
+// missedSteps are the steps that the log shows released and that no task told of.
+func (n *Node) missedSteps(run Digest, s snapshot) []missedStep {
+	steps := map[Digest]*receipt.Statement{}
+	var releases []*receipt.Statement
+	for _, index := range s.published {
+		u, err := receipt.Parse(s.entries[index])
+		if err != nil || u.Run() != run || u.Kind() != receipt.KindStep && u.Kind() != receipt.KindRelease {
+			continue
+		}
+		key, _, ok := n.history.epochs.KeyOf(u.Issuer())
+		if !ok {
+			continue
+		}
+		switch st, err := u.Verify(key); {
+		case err != nil: // the link may log what it likes
+		case u.Kind() == receipt.KindStep:
+			steps[st.Digest()] = st
+		default:
+			releases = append(releases, st)
+		}
+	}
+	var missed []missedStep
+	for _, r := range releases {
+		body := r.Body.(*receipt.Release)
+		step := steps[body.Step]
+		if step == nil || slices.ContainsFunc(s.run.Tasks, func(t session.Task) bool { return cose.Sum(t.Step) == body.Step }) {
+			continue
+		}
+		if instance, ok := step.Instance(); ok {
+			missed = append(missed, missedStep{step: step.Body.(*receipt.Step), statement: body.Step, acks: body.AcksRoot, instance: instance})
+		}
+	}
+	return missed
 }
 
 // archive writes the bundle of an ended run for the member's officer: policy,
@@ -170,6 +217,9 @@ func (n *Node) collect(ctx context.Context, run Digest, s snapshot) ([]*receipt.
 		}
 		items = append(items, lists...)
 	}
+	for _, m := range s.missed {
+		items = append(items, n.missedLists(ctx, m)...)
+	}
 	vouched, err := n.evidence(ctx, s.entries)
 	if err != nil {
 		return nil, err
@@ -219,6 +269,53 @@ func (n *Node) lists(ctx context.Context, t session.Task) ([]*receipt.Item, erro
 		items = append(items, blob(role, step, b))
 	}
 	return items, nil
+}
+
+// missedLists are the lists of a step that the link finds by name. What it has lost, or
+// changed, is left out: the verdict says what is missing.
+func (n *Node) missedLists(ctx context.Context, m missedStep) []*receipt.Item {
+	var items []*receipt.Item
+	for _, l := range []struct {
+		role string
+		root func([]byte) (Digest, error)
+		want Digest
+	}{
+		{receipt.RoleInputs, listRoot(merkle.InputEntry), m.step.InputsRoot},
+		{receipt.RoleAcks, listRoot(merkle.AckEntry), m.acks},
+		{receipt.RoleExcluded, func(b []byte) (Digest, error) {
+			x, err := receipt.ParseExcluded(b)
+			return x.Root(), err
+		}, m.step.ExcludedRoot},
+	} {
+		if l.role == receipt.RoleExcluded && m.step.ExcludedCount == 0 {
+			continue
+		}
+		b, err := n.peer.Named(ctx, relay.Name{Instance: m.instance, Statement: m.statement, Role: l.role})
+		if err == nil {
+			var root Digest
+			if root, err = l.root(b); err == nil && root != l.want {
+				err = fmt.Errorf("the link sent a list with root %s, want %s", root.Short(), l.want.Short())
+			}
+		}
+		if err != nil {
+			n.log.WarnContext(ctx, "list of a step is not to be had", "step", m.statement.Short(), "role", l.role, "reason", err.Error())
+			continue
+		}
+		items = append(items, blob(l.role, m.statement, b))
+	}
+	return items
+}
+
+// listRoot is the root over the statements in a list.
+func listRoot(entry func(merkle.Hash) []byte) func([]byte) (Digest, error) {
+	return func(b []byte) (Digest, error) {
+		list, err := receipt.ParseList(b)
+		var tree receipt.Tree
+		for _, raw := range list {
+			tree.Append(entry(merkle.Hash(cose.Sum(raw))))
+		}
+		return tree.Root(), err
+	}
 }
 
 // evidence is the envelope of every evidence statement of the log and what endorses

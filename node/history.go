@@ -260,7 +260,11 @@ func (n *Node) mirror(fresh []entry, note []byte, cp *tlog.Checkpoint) error {
 		}
 		n.entered(e)
 	}
-	return n.save(note, cp)
+	if err := n.save(note, cp); err != nil {
+		return err
+	}
+	n.overdue()
+	return nil
 }
 
 func (n *Node) save(note []byte, cp *tlog.Checkpoint) error {

@@ -31,6 +31,7 @@ type run struct {
 	sent      map[Digest]*receipt.Statement // contributions, by the step that they answer
 	statement []byte                        // the run statement
 	recent    [][]byte                      // the newest statements of the run's enclave, oldest first
+	over      *session.Ended                // its end, as long as this node's mirror of the log does not show it
 }
 
 // restoreRuns rebuilds the runs that had not ended from the journal.
@@ -219,10 +220,13 @@ func (n *Node) runKey(m *session.RunKey) error {
 	return nil
 }
 
+// errNotLogged says that a statement is not in this node's mirror of the log, yet.
+var errNotLogged = errors.New("the log does not have it")
+
 // loggedEnd returns an end statement that this node's mirror of the log has.
 func (n *Node) loggedEnd(u *receipt.Unverified) (*receipt.Statement, error) {
 	if _, ok := n.history.published[u.Digest()]; !ok {
-		return nil, errors.New("the log does not have it")
+		return nil, errNotLogged
 	}
 	key, _, ok := n.history.epochs.KeyOf(u.Issuer())
 	if !ok {
@@ -245,7 +249,10 @@ func (n *Node) runEnded(m *session.Ended) error {
 	if err != nil {
 		// A node that missed the last steps takes the log's word that it is over.
 		var logged error
-		if s, logged = n.loggedEnd(u); logged != nil {
+		if s, logged = n.loggedEnd(u); errors.Is(logged, errNotLogged) {
+			r.over = m // looked at again when the mirror grows
+			return nil
+		} else if logged != nil {
 			return fmt.Errorf("end of run: %w", errors.Join(err, logged))
 		}
 	}
@@ -284,6 +291,23 @@ func (n *Node) runEnded(m *session.Ended) error {
 		})
 	})
 	return nil
+}
+
+// overdue ends the runs whose end the mirror of the log shows by now.
+func (n *Node) overdue() {
+	for _, r := range n.runs {
+		if r.over == nil {
+			continue
+		}
+		if _, ok := n.history.published[cose.Sum(r.over.Statement)]; !ok {
+			continue
+		}
+		over := r.over
+		r.over = nil
+		if err := n.runEnded(over); err != nil {
+			n.log.WarnContext(n.ctx, "end of run refused", "run", r.digest.Short(), "reason", err.Error())
+		}
+	}
 }
 
 // resume brings a successor of a lost enclave what it needs to go on (protocol F11).

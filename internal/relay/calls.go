@@ -46,8 +46,31 @@ func (p *Peer) Append(ctx context.Context, entry []byte) (uint64, error) {
 
 // PutBlob stores a public object and returns its digest.
 func (p *Peer) PutBlob(ctx context.Context, data []byte) (Digest, error) {
+	return p.putBlob(ctx, data, nil)
+}
+
+// Name is what a public object is found by beside its digest: the list under a root of
+// a statement, in a role of a bundle, by the enclave whose statement it is. Only that
+// enclave can give it.
+type Name struct {
+	Instance  [16]byte
+	Statement Digest
+	Role      string
+}
+
+func (n Name) proto() *concordatv1.BlobName {
+	return &concordatv1.BlobName{Instance: n.Instance[:], Statement: n.Statement[:], Role: n.Role}
+}
+
+// PutNamed is PutBlob of an object that others find by name too. The first of a name
+// stays.
+func (p *Peer) PutNamed(ctx context.Context, name Name, data []byte) (Digest, error) {
+	return p.putBlob(ctx, data, name.proto())
+}
+
+func (p *Peer) putBlob(ctx context.Context, data []byte, name *concordatv1.BlobName) (Digest, error) {
 	_, err := retry(ctx, func() (*concordatv1.PutBlobResponse, error) {
-		return p.rpc.PutBlob(ctx, &concordatv1.PutBlobRequest{Federation: p.cfg.Federation[:], Data: data}, grpc.WaitForReady(true))
+		return p.rpc.PutBlob(ctx, &concordatv1.PutBlobRequest{Federation: p.cfg.Federation[:], Data: data, Name: name}, grpc.WaitForReady(true))
 	})
 	if err != nil {
 		return Digest{}, fmt.Errorf("relay: put blob: %w", err)
@@ -57,16 +80,32 @@ func (p *Peer) PutBlob(ctx context.Context, data []byte) (Digest, error) {
 
 // Blob returns a public object and checks its digest.
 func (p *Peer) Blob(ctx context.Context, d Digest) ([]byte, error) {
-	r, err := retry(ctx, func() (*concordatv1.GetBlobResponse, error) {
-		return p.rpc.GetBlob(ctx, &concordatv1.GetBlobRequest{Federation: p.cfg.Federation[:], Digest: d[:]}, grpc.WaitForReady(true))
-	})
+	b, err := p.getBlob(ctx, &concordatv1.GetBlobRequest{Digest: d[:]})
 	if err != nil {
 		return nil, fmt.Errorf("relay: blob %s: %w", d.Short(), err)
 	}
-	if got := cose.Sum(r.GetData()); got != d {
+	if got := cose.Sum(b); got != d {
 		return nil, fmt.Errorf("relay: blob %s: the link sent other bytes (%s)", d.Short(), got.Short())
 	}
-	return r.GetData(), nil
+	return b, nil
+}
+
+// Named returns the public object of a name: the link's word, which the caller checks
+// against the root in the statement.
+func (p *Peer) Named(ctx context.Context, name Name) ([]byte, error) {
+	b, err := p.getBlob(ctx, &concordatv1.GetBlobRequest{Name: name.proto()})
+	if err != nil {
+		return nil, fmt.Errorf("relay: %s of statement %s: %w", name.Role, name.Statement.Short(), err)
+	}
+	return b, nil
+}
+
+func (p *Peer) getBlob(ctx context.Context, q *concordatv1.GetBlobRequest) ([]byte, error) {
+	q.Federation = p.cfg.Federation[:]
+	r, err := retry(ctx, func() (*concordatv1.GetBlobResponse, error) {
+		return p.rpc.GetBlob(ctx, q, grpc.WaitForReady(true))
+	})
+	return r.GetData(), err
 }
 
 // ReadTile returns a static file of the log, unverified. It implements

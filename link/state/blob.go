@@ -7,21 +7,57 @@ import (
 	"fmt"
 )
 
-// PutBlob stores a public object under its digest. What is known is not stored
-// again; a federation over Limits.BlobBytes gets [ErrFull].
-func (s *Store) PutBlob(ctx context.Context, federation, digest Digest, data []byte) error {
+// Name is what a public object is found by beside its digest: it is the list in a
+// role of a statement by an enclave instance.
+type Name struct {
+	Instance  [16]byte
+	Statement Digest
+	Role      string
+}
+
+// nameBytes is about what a name costs, for the quota.
+const nameBytes = 128
+
+// PutBlob stores a public object under its digest and, unless it is nil, under a name.
+// What is known is not stored again, and the first object of a name stays; a federation
+// over Limits.BlobBytes gets [ErrFull].
+func (s *Store) PutBlob(ctx context.Context, federation, digest Digest, data []byte, name *Name) error {
 	return s.update(ctx, func(tx *sql.Tx) error {
-		var one int
-		err := tx.QueryRow("SELECT 1 FROM blob WHERE federation = ? AND digest = ?", federation[:], digest[:]).Scan(&one)
-		if err == nil || !errors.Is(err, sql.ErrNoRows) {
+		var known bool
+		if err := tx.QueryRow("SELECT EXISTS (SELECT 1 FROM blob WHERE federation = ? AND digest = ?)", federation[:], digest[:]).Scan(&known); err != nil {
 			return err
 		}
-		if err := use(tx, federation, "blobs", int64(len(data)), s.limits.BlobBytes); err != nil {
+		if !known {
+			if err := use(tx, federation, "blobs", int64(len(data)), s.limits.BlobBytes); err != nil {
+				return err
+			}
+			if _, err := tx.Exec("INSERT INTO blob VALUES (?, ?, ?)", federation[:], digest[:], data); err != nil {
+				return err
+			}
+		}
+		if name == nil {
+			return nil
+		}
+		r, err := tx.Exec("INSERT INTO name VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", federation[:], name.Instance[:], name.Statement[:], name.Role, digest[:])
+		if err != nil {
 			return err
 		}
-		_, err = tx.Exec("INSERT INTO blob VALUES (?, ?, ?)", federation[:], digest[:], data)
-		return err
+		if n, err := r.RowsAffected(); err != nil || n == 0 {
+			return err
+		}
+		return use(tx, federation, "blobs", nameBytes, s.limits.BlobBytes)
 	})
+}
+
+// Named returns the public object of a name, or nil if there is none.
+func (s *Store) Named(ctx context.Context, federation Digest, name Name) ([]byte, error) {
+	var data []byte
+	err := s.r.QueryRowContext(ctx, `SELECT data FROM name JOIN blob USING (federation, digest)
+		WHERE federation = ? AND instance = ? AND statement = ? AND role = ?`, federation[:], name.Instance[:], name.Statement[:], name.Role).Scan(&data)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return data, s.readErr(err)
 }
 
 // Blob returns a public object, or nil if there is none.

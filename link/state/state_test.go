@@ -228,11 +228,11 @@ func TestBlobs(t *testing.T) {
 	ctx := t.Context()
 	x := []byte("12345678")
 	for range 2 {
-		if err := s.PutBlob(ctx, fedA, cose.Sum(x), x); err != nil {
+		if err := s.PutBlob(ctx, fedA, cose.Sum(x), x, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := s.PutBlob(ctx, fedA, cose.Sum([]byte("123")), []byte("123")); !errors.Is(err, ErrFull) {
+	if err := s.PutBlob(ctx, fedA, cose.Sum([]byte("123")), []byte("123"), nil); !errors.Is(err, ErrFull) {
 		t.Errorf("over quota: %v", err)
 	}
 	if b, err := s.Blob(ctx, fedA, cose.Sum(x)); !bytes.Equal(b, x) || err != nil {
@@ -240,6 +240,27 @@ func TestBlobs(t *testing.T) {
 	}
 	if b, err := s.Blob(ctx, fedB, cose.Sum(x)); b != nil || err != nil {
 		t.Errorf("the other federation reads %q, %v", b, err)
+	}
+	// A name costs too, is its instance's own, and the first object of it stays.
+	named := hosted(t, Limits{BlobBytes: nameBytes + 16})
+	n := Name{Instance: [16]byte{1}, Statement: cose.Sum(x), Role: "acks"}
+	for _, data := range []string{"first", "second"} {
+		if err := named.PutBlob(ctx, fedA, cose.Sum([]byte(data)), []byte(data), &n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := Name{Instance: [16]byte{2}, Statement: n.Statement, Role: n.Role}
+	if err := named.PutBlob(ctx, fedA, cose.Sum([]byte("first")), []byte("first"), &other); !errors.Is(err, ErrFull) {
+		t.Errorf("a name over quota: %v", err)
+	}
+	for _, c := range []struct {
+		federation Digest
+		name       Name
+		want       string
+	}{{fedA, n, "first"}, {fedB, n, ""}, {fedA, other, ""}, {fedA, Name{Instance: n.Instance, Statement: n.Statement, Role: "inputs"}, ""}} {
+		if b, err := named.Named(ctx, c.federation, c.name); string(b) != c.want || err != nil {
+			t.Errorf("%+v: %q, %v; want %q", c.name, b, err, c.want)
+		}
 	}
 	for _, c := range []struct {
 		n  int64

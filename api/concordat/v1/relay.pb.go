@@ -1563,9 +1563,12 @@ func (x *GetChunksResponse) GetData() []byte {
 }
 
 type PutBlobRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Federation    []byte                 `protobuf:"bytes,1,opt,name=federation,proto3" json:"federation,omitempty"`
-	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"` // at most 4 MiB
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Federation []byte                 `protobuf:"bytes,1,opt,name=federation,proto3" json:"federation,omitempty"`
+	Data       []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"` // at most 4 MiB
+	// An enclave may name a blob: others who know the statement find it, though the
+	// enclave was lost before it told them the digest. The first of a name stays.
+	Name          *BlobName `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1614,6 +1617,75 @@ func (x *PutBlobRequest) GetData() []byte {
 	return nil
 }
 
+func (x *PutBlobRequest) GetName() *BlobName {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+// BlobName is what a list under a root of a statement is found by. The reader
+// compares the root.
+type BlobName struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Instance      []byte                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`   // 16 bytes: the enclave whose statement it is
+	Statement     []byte                 `protobuf:"bytes,2,opt,name=statement,proto3" json:"statement,omitempty"` // 32 bytes
+	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`           // as in a bundle: "inputs", "excluded" or "acks"
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BlobName) Reset() {
+	*x = BlobName{}
+	mi := &file_concordat_v1_relay_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BlobName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BlobName) ProtoMessage() {}
+
+func (x *BlobName) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_relay_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BlobName.ProtoReflect.Descriptor instead.
+func (*BlobName) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *BlobName) GetInstance() []byte {
+	if x != nil {
+		return x.Instance
+	}
+	return nil
+}
+
+func (x *BlobName) GetStatement() []byte {
+	if x != nil {
+		return x.Statement
+	}
+	return nil
+}
+
+func (x *BlobName) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
 type PutBlobResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Digest        []byte                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
@@ -1623,7 +1695,7 @@ type PutBlobResponse struct {
 
 func (x *PutBlobResponse) Reset() {
 	*x = PutBlobResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[24]
+	mi := &file_concordat_v1_relay_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1707,7 @@ func (x *PutBlobResponse) String() string {
 func (*PutBlobResponse) ProtoMessage() {}
 
 func (x *PutBlobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[24]
+	mi := &file_concordat_v1_relay_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1720,7 @@ func (x *PutBlobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutBlobResponse.ProtoReflect.Descriptor instead.
 func (*PutBlobResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{24}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PutBlobResponse) GetDigest() []byte {
@@ -1661,14 +1733,15 @@ func (x *PutBlobResponse) GetDigest() []byte {
 type GetBlobRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Federation    []byte                 `protobuf:"bytes,1,opt,name=federation,proto3" json:"federation,omitempty"`
-	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"` // 32 bytes; or, in its place:
+	Name          *BlobName              `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetBlobRequest) Reset() {
 	*x = GetBlobRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[25]
+	mi := &file_concordat_v1_relay_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1680,7 +1753,7 @@ func (x *GetBlobRequest) String() string {
 func (*GetBlobRequest) ProtoMessage() {}
 
 func (x *GetBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[25]
+	mi := &file_concordat_v1_relay_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1693,7 +1766,7 @@ func (x *GetBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlobRequest.ProtoReflect.Descriptor instead.
 func (*GetBlobRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{25}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetBlobRequest) GetFederation() []byte {
@@ -1710,6 +1783,13 @@ func (x *GetBlobRequest) GetDigest() []byte {
 	return nil
 }
 
+func (x *GetBlobRequest) GetName() *BlobName {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
 type GetBlobResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"` // the reader compares its digest
@@ -1719,7 +1799,7 @@ type GetBlobResponse struct {
 
 func (x *GetBlobResponse) Reset() {
 	*x = GetBlobResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[26]
+	mi := &file_concordat_v1_relay_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +1811,7 @@ func (x *GetBlobResponse) String() string {
 func (*GetBlobResponse) ProtoMessage() {}
 
 func (x *GetBlobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[26]
+	mi := &file_concordat_v1_relay_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +1824,7 @@ func (x *GetBlobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlobResponse.ProtoReflect.Descriptor instead.
 func (*GetBlobResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{26}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetBlobResponse) GetData() []byte {
@@ -1764,7 +1844,7 @@ type AppendRequest struct {
 
 func (x *AppendRequest) Reset() {
 	*x = AppendRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[27]
+	mi := &file_concordat_v1_relay_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1776,7 +1856,7 @@ func (x *AppendRequest) String() string {
 func (*AppendRequest) ProtoMessage() {}
 
 func (x *AppendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[27]
+	mi := &file_concordat_v1_relay_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1789,7 +1869,7 @@ func (x *AppendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendRequest.ProtoReflect.Descriptor instead.
 func (*AppendRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{27}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AppendRequest) GetFederation() []byte {
@@ -1815,7 +1895,7 @@ type AppendResponse struct {
 
 func (x *AppendResponse) Reset() {
 	*x = AppendResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[28]
+	mi := &file_concordat_v1_relay_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1827,7 +1907,7 @@ func (x *AppendResponse) String() string {
 func (*AppendResponse) ProtoMessage() {}
 
 func (x *AppendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[28]
+	mi := &file_concordat_v1_relay_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1840,7 +1920,7 @@ func (x *AppendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendResponse.ProtoReflect.Descriptor instead.
 func (*AppendResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{28}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AppendResponse) GetIndex() uint64 {
@@ -1860,7 +1940,7 @@ type GetTileRequest struct {
 
 func (x *GetTileRequest) Reset() {
 	*x = GetTileRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[29]
+	mi := &file_concordat_v1_relay_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +1952,7 @@ func (x *GetTileRequest) String() string {
 func (*GetTileRequest) ProtoMessage() {}
 
 func (x *GetTileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[29]
+	mi := &file_concordat_v1_relay_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +1965,7 @@ func (x *GetTileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTileRequest.ProtoReflect.Descriptor instead.
 func (*GetTileRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{29}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetTileRequest) GetFederation() []byte {
@@ -1911,7 +1991,7 @@ type GetTileResponse struct {
 
 func (x *GetTileResponse) Reset() {
 	*x = GetTileResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[30]
+	mi := &file_concordat_v1_relay_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +2003,7 @@ func (x *GetTileResponse) String() string {
 func (*GetTileResponse) ProtoMessage() {}
 
 func (x *GetTileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[30]
+	mi := &file_concordat_v1_relay_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2016,7 @@ func (x *GetTileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTileResponse.ProtoReflect.Descriptor instead.
 func (*GetTileResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{30}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetTileResponse) GetData() []byte {
@@ -1957,7 +2037,7 @@ type GetReceiptRequest struct {
 
 func (x *GetReceiptRequest) Reset() {
 	*x = GetReceiptRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[31]
+	mi := &file_concordat_v1_relay_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +2049,7 @@ func (x *GetReceiptRequest) String() string {
 func (*GetReceiptRequest) ProtoMessage() {}
 
 func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[31]
+	mi := &file_concordat_v1_relay_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +2062,7 @@ func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptRequest.ProtoReflect.Descriptor instead.
 func (*GetReceiptRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{31}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetReceiptRequest) GetFederation() []byte {
@@ -2016,7 +2096,7 @@ type GetReceiptResponse struct {
 
 func (x *GetReceiptResponse) Reset() {
 	*x = GetReceiptResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[32]
+	mi := &file_concordat_v1_relay_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2028,7 +2108,7 @@ func (x *GetReceiptResponse) String() string {
 func (*GetReceiptResponse) ProtoMessage() {}
 
 func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[32]
+	mi := &file_concordat_v1_relay_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2041,7 +2121,7 @@ func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptResponse.ProtoReflect.Descriptor instead.
 func (*GetReceiptResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{32}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetReceiptResponse) GetReceipt() []byte {
@@ -2159,19 +2239,25 @@ const file_concordat_v1_relay_proto_rawDesc = "" +
 	"\x11GetChunksResponse\x12\x14\n" +
 	"\x05range\x18\x01 \x01(\rR\x05range\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data\"D\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"p\n" +
 	"\x0ePutBlobRequest\x12\x1e\n" +
 	"\n" +
 	"federation\x18\x01 \x01(\fR\n" +
 	"federation\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\")\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\x12*\n" +
+	"\x04name\x18\x03 \x01(\v2\x16.concordat.v1.BlobNameR\x04name\"X\n" +
+	"\bBlobName\x12\x1a\n" +
+	"\binstance\x18\x01 \x01(\fR\binstance\x12\x1c\n" +
+	"\tstatement\x18\x02 \x01(\fR\tstatement\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\")\n" +
 	"\x0fPutBlobResponse\x12\x16\n" +
-	"\x06digest\x18\x01 \x01(\fR\x06digest\"H\n" +
+	"\x06digest\x18\x01 \x01(\fR\x06digest\"t\n" +
 	"\x0eGetBlobRequest\x12\x1e\n" +
 	"\n" +
 	"federation\x18\x01 \x01(\fR\n" +
 	"federation\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\fR\x06digest\"%\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\x12*\n" +
+	"\x04name\x18\x03 \x01(\v2\x16.concordat.v1.BlobNameR\x04name\"%\n" +
 	"\x0fGetBlobResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"E\n" +
 	"\rAppendRequest\x12\x1e\n" +
@@ -2228,7 +2314,7 @@ func file_concordat_v1_relay_proto_rawDescGZIP() []byte {
 }
 
 var file_concordat_v1_relay_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_concordat_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_concordat_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_concordat_v1_relay_proto_goTypes = []any{
 	(Role)(0),                  // 0: concordat.v1.Role
 	(*Address)(nil),            // 1: concordat.v1.Address
@@ -2255,15 +2341,16 @@ var file_concordat_v1_relay_proto_goTypes = []any{
 	(*Range)(nil),              // 22: concordat.v1.Range
 	(*GetChunksResponse)(nil),  // 23: concordat.v1.GetChunksResponse
 	(*PutBlobRequest)(nil),     // 24: concordat.v1.PutBlobRequest
-	(*PutBlobResponse)(nil),    // 25: concordat.v1.PutBlobResponse
-	(*GetBlobRequest)(nil),     // 26: concordat.v1.GetBlobRequest
-	(*GetBlobResponse)(nil),    // 27: concordat.v1.GetBlobResponse
-	(*AppendRequest)(nil),      // 28: concordat.v1.AppendRequest
-	(*AppendResponse)(nil),     // 29: concordat.v1.AppendResponse
-	(*GetTileRequest)(nil),     // 30: concordat.v1.GetTileRequest
-	(*GetTileResponse)(nil),    // 31: concordat.v1.GetTileResponse
-	(*GetReceiptRequest)(nil),  // 32: concordat.v1.GetReceiptRequest
-	(*GetReceiptResponse)(nil), // 33: concordat.v1.GetReceiptResponse
+	(*BlobName)(nil),           // 25: concordat.v1.BlobName
+	(*PutBlobResponse)(nil),    // 26: concordat.v1.PutBlobResponse
+	(*GetBlobRequest)(nil),     // 27: concordat.v1.GetBlobRequest
+	(*GetBlobResponse)(nil),    // 28: concordat.v1.GetBlobResponse
+	(*AppendRequest)(nil),      // 29: concordat.v1.AppendRequest
+	(*AppendResponse)(nil),     // 30: concordat.v1.AppendResponse
+	(*GetTileRequest)(nil),     // 31: concordat.v1.GetTileRequest
+	(*GetTileResponse)(nil),    // 32: concordat.v1.GetTileResponse
+	(*GetReceiptRequest)(nil),  // 33: concordat.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil), // 34: concordat.v1.GetReceiptResponse
 }
 var file_concordat_v1_relay_proto_depIdxs = []int32{
 	0,  // 0: concordat.v1.Address.role:type_name -> concordat.v1.Role
@@ -2286,29 +2373,31 @@ var file_concordat_v1_relay_proto_depIdxs = []int32{
 	16, // 17: concordat.v1.PutChunksRequest.scope:type_name -> concordat.v1.Scope
 	16, // 18: concordat.v1.GetChunksRequest.scope:type_name -> concordat.v1.Scope
 	22, // 19: concordat.v1.GetChunksRequest.ranges:type_name -> concordat.v1.Range
-	2,  // 20: concordat.v1.Relay.Attach:input_type -> concordat.v1.AttachRequest
-	17, // 21: concordat.v1.Relay.Missing:input_type -> concordat.v1.MissingRequest
-	19, // 22: concordat.v1.Relay.PutChunks:input_type -> concordat.v1.PutChunksRequest
-	21, // 23: concordat.v1.Relay.GetChunks:input_type -> concordat.v1.GetChunksRequest
-	24, // 24: concordat.v1.Relay.PutBlob:input_type -> concordat.v1.PutBlobRequest
-	26, // 25: concordat.v1.Relay.GetBlob:input_type -> concordat.v1.GetBlobRequest
-	28, // 26: concordat.v1.Relay.Append:input_type -> concordat.v1.AppendRequest
-	30, // 27: concordat.v1.Relay.GetTile:input_type -> concordat.v1.GetTileRequest
-	32, // 28: concordat.v1.Relay.GetReceipt:input_type -> concordat.v1.GetReceiptRequest
-	7,  // 29: concordat.v1.Relay.Attach:output_type -> concordat.v1.AttachResponse
-	18, // 30: concordat.v1.Relay.Missing:output_type -> concordat.v1.MissingResponse
-	20, // 31: concordat.v1.Relay.PutChunks:output_type -> concordat.v1.PutChunksResponse
-	23, // 32: concordat.v1.Relay.GetChunks:output_type -> concordat.v1.GetChunksResponse
-	25, // 33: concordat.v1.Relay.PutBlob:output_type -> concordat.v1.PutBlobResponse
-	27, // 34: concordat.v1.Relay.GetBlob:output_type -> concordat.v1.GetBlobResponse
-	29, // 35: concordat.v1.Relay.Append:output_type -> concordat.v1.AppendResponse
-	31, // 36: concordat.v1.Relay.GetTile:output_type -> concordat.v1.GetTileResponse
-	33, // 37: concordat.v1.Relay.GetReceipt:output_type -> concordat.v1.GetReceiptResponse
-	29, // [29:38] is the sub-list for method output_type
-	20, // [20:29] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	25, // 20: concordat.v1.PutBlobRequest.name:type_name -> concordat.v1.BlobName
+	25, // 21: concordat.v1.GetBlobRequest.name:type_name -> concordat.v1.BlobName
+	2,  // 22: concordat.v1.Relay.Attach:input_type -> concordat.v1.AttachRequest
+	17, // 23: concordat.v1.Relay.Missing:input_type -> concordat.v1.MissingRequest
+	19, // 24: concordat.v1.Relay.PutChunks:input_type -> concordat.v1.PutChunksRequest
+	21, // 25: concordat.v1.Relay.GetChunks:input_type -> concordat.v1.GetChunksRequest
+	24, // 26: concordat.v1.Relay.PutBlob:input_type -> concordat.v1.PutBlobRequest
+	27, // 27: concordat.v1.Relay.GetBlob:input_type -> concordat.v1.GetBlobRequest
+	29, // 28: concordat.v1.Relay.Append:input_type -> concordat.v1.AppendRequest
+	31, // 29: concordat.v1.Relay.GetTile:input_type -> concordat.v1.GetTileRequest
+	33, // 30: concordat.v1.Relay.GetReceipt:input_type -> concordat.v1.GetReceiptRequest
+	7,  // 31: concordat.v1.Relay.Attach:output_type -> concordat.v1.AttachResponse
+	18, // 32: concordat.v1.Relay.Missing:output_type -> concordat.v1.MissingResponse
+	20, // 33: concordat.v1.Relay.PutChunks:output_type -> concordat.v1.PutChunksResponse
+	23, // 34: concordat.v1.Relay.GetChunks:output_type -> concordat.v1.GetChunksResponse
+	26, // 35: concordat.v1.Relay.PutBlob:output_type -> concordat.v1.PutBlobResponse
+	28, // 36: concordat.v1.Relay.GetBlob:output_type -> concordat.v1.GetBlobResponse
+	30, // 37: concordat.v1.Relay.Append:output_type -> concordat.v1.AppendResponse
+	32, // 38: concordat.v1.Relay.GetTile:output_type -> concordat.v1.GetTileResponse
+	34, // 39: concordat.v1.Relay.GetReceipt:output_type -> concordat.v1.GetReceiptResponse
+	31, // [31:40] is the sub-list for method output_type
+	22, // [22:31] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_concordat_v1_relay_proto_init() }
@@ -2338,7 +2427,7 @@ func file_concordat_v1_relay_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_concordat_v1_relay_proto_rawDesc), len(file_concordat_v1_relay_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -82,6 +82,16 @@ CREATE TABLE blob (
     PRIMARY KEY (federation, digest)
 ) STRICT;
 
+-- What else public objects are found by: the lists under a statement's roots.
+CREATE TABLE name (
+    federation BLOB NOT NULL REFERENCES federation (id),
+    instance   BLOB NOT NULL CHECK (length(instance) = 16),
+    statement  BLOB NOT NULL CHECK (length(statement) = 32),
+    role       TEXT NOT NULL,
+    digest     BLOB NOT NULL CHECK (length(digest) = 32),
+    PRIMARY KEY (federation, instance, statement, role)
+) STRICT, WITHOUT ROWID;
+
 -- Bytes that count towards a federation's quotas.
 CREATE TABLE usage (
     federation BLOB NOT NULL REFERENCES federation (id),
