@@ -21,9 +21,15 @@ type benchValue struct {
 	Value  float64 `json:"value"` // median
 	Target float64 `json:"target"`
 	Better string  `json:"better"` // "higher" or "lower"
-	Met    bool    `json:"met"`
+	Met    *bool   `json:"met"`    // null: not measured here, Why says why
 	Unit   string  `json:"unit"`
 	Spread float64 `json:"spread"` // between the first and the third quartile
+	Why    string  `json:"why,omitempty"`
+}
+
+// notMeasured is the line of what this machine cannot measure: never a pass.
+func notMeasured(name, unit, better string, target float64, why string) benchValue {
+	return benchValue{Name: name, Target: target, Better: better, Unit: unit, Why: why}
 }
 
 // newBenchValue sums samples up.
@@ -32,10 +38,11 @@ func newBenchValue(name, unit, better string, target float64, samples []float64)
 	slices.Sort(s)
 	q := func(part int) float64 { return s[min(len(s)*part/4, len(s)-1)] }
 	m := benchValue{Name: name, Value: q(2), Target: target, Better: better, Unit: unit, Spread: q(3) - q(1)}
-	m.Met = m.Value >= target
+	met := m.Value >= target
 	if better == "lower" {
-		m.Met = m.Value <= target
+		met = m.Value <= target
 	}
+	m.Met = &met
 	return m
 }
 
@@ -166,7 +173,11 @@ func printBench(w io.Writer, all []benchValue, file string) {
 		if m.Better == "higher" {
 			sign = "≥"
 		}
-		if m.Met {
+		switch {
+		case m.Met == nil:
+			fmt.Fprintf(t, "%s\t-\t-\t%s %.2f\t?\tnot measured: %s\n", m.Name, sign, m.Target, m.Why)
+			continue
+		case *m.Met:
 			met = "yes"
 		}
 		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%s %.2f\t%s\t%s\n", m.Name, m.Value, m.Spread, sign, m.Target, met, m.Unit)

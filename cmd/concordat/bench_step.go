@@ -34,8 +34,25 @@ func benchSteps(ctx context.Context, d *demo) ([]benchValue, error) {
 	if err := d.setUp(); err != nil {
 		return nil, errors.Join(err, context.Cause(ctx))
 	}
-	var ratios []float64
+	var pids []int
+	for _, p := range d.procs.all {
+		pids = append(pids, p.cmd.Process.Pid)
+	}
+	var ratios, idle []float64
+	var unmeasured error
 	for range benchRuns {
+		var probe *idleProbe
+		if probe, unmeasured = startIdleProbe(ctx, pids); unmeasured == nil {
+			spans, err := d.timeRun()
+			probe.end()
+			if err != nil {
+				return nil, err
+			}
+			for _, s := range spans {
+				share, _ := probe.between(s.from, s.to)
+				idle = append(idle, share)
+			}
+		}
 		steps, err := d.timeRun()
 		if err != nil {
 			return nil, err
@@ -50,20 +67,32 @@ func benchSteps(ctx context.Context, d *demo) ([]benchValue, error) {
 		}
 		slices.Sort(alone)
 		for _, s := range steps {
-			ratios = append(ratios, s.Seconds()/alone[len(alone)/2])
+			ratios = append(ratios, s.to.Sub(s.from).Seconds()/alone[len(alone)/2])
 		}
 	}
-	return []benchValue{newBenchValue("step", "ratio to the three apps alone", "lower", 1.5, ratios)}, nil
+	const unit = "share of a step in which nobody computes or writes"
+	waits := notMeasured("step-idle", unit, "lower", maxIdle, fmt.Sprint(unmeasured))
+	if len(idle) > 0 {
+		waits = newBenchValue("step-idle", unit, "lower", maxIdle, idle)
+	}
+	return []benchValue{newBenchValue("step", "ratio to the three apps alone", "lower", 1.5, ratios), waits}, nil
 }
 
-// timeRun runs a training and returns how long each of its steps took, by the clock
-// of the first hospital's users.
-func (d *demo) timeRun() ([]time.Duration, error) {
+// maxIdle is the aim for the share of a step that is polling or sleeping: none, but for
+// what a probe sees between two threads that wake each other.
+const maxIdle = 0.05
+
+// span is when a step began and ended.
+type span struct{ from, to time.Time }
+
+// timeRun runs a training and returns when each of its steps began and ended, by the
+// clock of the first hospital's users. Runs whose threads are looked at are not timed.
+func (d *demo) timeRun() ([]span, error) {
 	from := d.events.len()
 	if _, err := d.request(d.rounds); err != nil {
 		return nil, err
 	}
-	var steps []time.Duration
+	var steps []span
 	var last time.Time
 	outcome := ""
 	err := d.await("a run to end", func(ctx context.Context) error {
@@ -73,7 +102,7 @@ func (d *demo) timeRun() ([]time.Duration, error) {
 			}
 			if e.GetEvent() == "step" {
 				if e.GetInputs() > 0 && e.GetOpens() != receipt.OpensNone { // the last also waits for the log
-					steps = append(steps, e.at.Sub(last))
+					steps = append(steps, span{last, e.at})
 				}
 				last = e.at
 			}

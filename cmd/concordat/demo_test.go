@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -90,16 +91,27 @@ func TestBenchValue(t *testing.T) {
 		better  string
 		target  float64
 		samples []float64
+		met     bool
 		want    benchValue
 	}{
-		"one":    {"lower", 2, []float64{2}, benchValue{Value: 2, Met: true}},
-		"median": {"lower", 3, []float64{9, 1, 4, 2, 8}, benchValue{Value: 4, Spread: 6}},
-		"higher": {"higher", 4, []float64{1, 2, 4, 8, 9}, benchValue{Value: 4, Spread: 6, Met: true}},
+		"one":    {"lower", 2, []float64{2}, true, benchValue{Value: 2}},
+		"median": {"lower", 3, []float64{9, 1, 4, 2, 8}, false, benchValue{Value: 4, Spread: 6}},
+		"higher": {"higher", 4, []float64{1, 2, 4, 8, 9}, true, benchValue{Value: 4, Spread: 6}},
 	} {
 		got := newBenchValue(name, "u", c.better, c.target, c.samples)
-		c.want.Name, c.want.Unit, c.want.Better, c.want.Target = name, "u", c.better, c.target
-		if got != c.want {
-			t.Errorf("%s: got %+v, want %+v", name, got, c.want)
+		c.want.Name, c.want.Unit, c.want.Better, c.want.Target, c.want.Met = name, "u", c.better, c.target, got.Met
+		if got != c.want || got.Met == nil || *got.Met != c.met {
+			t.Errorf("%s: got %+v, want %+v, met %v", name, got, c.want, c.met)
 		}
+	}
+	// What was not measured is no pass, in either form.
+	none := []benchValue{notMeasured("flwr", "u", "lower", 1, "flwr is not installed")}
+	if b, err := json.Marshal(none); err != nil || !strings.Contains(string(b), `"met":null`) || !strings.Contains(string(b), "not installed") {
+		t.Errorf("%s, %v", b, err)
+	}
+	var table strings.Builder
+	printBench(&table, none, "f")
+	if s := table.String(); !strings.Contains(s, "not measured: flwr is not installed") || strings.Contains(s, "yes") {
+		t.Errorf("table: %s", s)
 	}
 }
