@@ -295,7 +295,8 @@ func extends(ctx context.Context, tiles tlog.Tiles, cp, head *tlog.Checkpoint) e
 	return err
 }
 
-// denial takes effect at once: a denied node is no longer joined (protocol F13).
+// denial takes effect at once: a denied node is no longer joined, a run of a denied app
+// ends (protocol F13).
 func (e *Enclave) denial(d *policy.Denial) {
 	e.log.WarnContext(e.ctx, "denial", "kind", string(d.Kind))
 	for id, n := range e.nodes {
@@ -303,6 +304,11 @@ func (e *Enclave) denial(d *policy.Denial) {
 		if e.denied(id) || e.history.denials.Contains(policy.DenyCredential, credential[:]) {
 			e.log.WarnContext(e.ctx, "node is denied", "node", id.Short(), "member", n.member)
 			e.forget(n)
+		}
+	}
+	for _, r := range e.runs {
+		if !r.ended && d.Kind == policy.DenyApp && string(d.Value) == string(r.body.App[:]) {
+			r.fail("policy", "its app is denied by a member")
 		}
 	}
 }

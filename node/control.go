@@ -72,6 +72,17 @@ func (c *control) ApproveRun(_ context.Context, q *concordatv1.ApproveRunRequest
 	return &concordatv1.ApproveRunResponse{}, nil
 }
 
+func (c *control) Deny(_ context.Context, q *concordatv1.DenyRequest) (*concordatv1.DenyResponse, error) {
+	d, err := c.n.Deny(q.GetDenial())
+	switch {
+	case errors.Is(err, ErrDenial):
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	case err != nil:
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return &concordatv1.DenyResponse{Digest: d.Digest[:], Member: string(d.Member), Kind: string(d.Denial.Kind), Value: d.Denial.Value, Logged: d.Logged}, nil
+}
+
 // scalar reads a JSON value of the types that Flower's configs have.
 func scalar(s string) (any, error) {
 	if i, err := strconv.ParseInt(s, 10, 64); err == nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/durable"
 	"github.com/concordat/concordat/internal/merkle"
 	"github.com/concordat/concordat/internal/relay"
@@ -35,7 +36,8 @@ type history struct {
 	officer   []func()         // run when witnessed grows: bundles wait for it
 
 	epochs    receipt.Epochs
-	denials   policy.Denials    // of any member, as far as the log has them
+	denials   policy.Denials    // of any member, by the log or by hand
+	denied    map[Digest]bool   // those that the log shows, by digest
 	published map[Digest]uint64 // statement → index
 }
 
@@ -60,7 +62,7 @@ func (n *Node) openHistory(fsys durable.FS) error {
 	if err != nil {
 		return err
 	}
-	n.history = history{trust: trust, rng: new(merkle.Range), published: map[Digest]uint64{}}
+	n.history = history{trust: trust, rng: new(merkle.Range), published: map[Digest]uint64{}, denied: map[Digest]bool{}}
 	h := &n.history
 	h.own = trust
 	if h.own.Own, err = tlog.ParseVerifierKey(n.policy.Member(n.cfg.Member).WitnessKey); err != nil {
@@ -136,10 +138,9 @@ func (n *Node) entered(e entry) {
 	raw, index := e.raw, h.rng.Size()
 	h.rng.Append(merkle.LeafHash(raw))
 	h.entries = append(h.entries, raw)
-	if _, err := h.denials.Add(n.policy, raw); err == nil {
-		if n.enclave != nil && verifier.Denied(n.enclave.evidence, n.enclave.endorsements, &h.denials) != nil {
-			n.leave("a member has denied it")
-		}
+	if d, err := h.denials.Add(n.policy, raw); err == nil {
+		n.denialLogged(cose.Sum(raw), d)
+		n.heedDenials()
 		return
 	}
 	u, err := receipt.Parse(raw)

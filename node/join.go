@@ -323,6 +323,7 @@ func (n *Node) leave(reason string) {
 		return
 	}
 	n.log.InfoContext(n.ctx, "session ended", "instance", n.enclave.Instance.String(), "reason", reason)
+	n.tell(Event{Kind: "left", Instance: n.enclave.Instance.String(), Reason: reason})
 	n.enclave = nil
 	n.knock()
 }

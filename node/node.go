@@ -112,6 +112,7 @@ type Node struct {
 	runs       map[Digest]*run
 	offers     map[Digest]*offered // runs that wait for the owner
 	requests   []*request
+	denials    []journal.Denial // taken by hand, and not in the log yet
 	apps       *apps
 
 	eventsMu sync.Mutex // owns the two below
@@ -176,6 +177,7 @@ func (n *Node) restore(fsys durable.FS) error {
 	if err := n.openHistory(fsys); err != nil {
 		return err
 	}
+	n.restoreDenials()
 	n.journal.View(func(s *journal.State) {
 		n.place = receipt.NewChain(Digest{})
 		if s.Seq > 0 {
@@ -210,6 +212,7 @@ func (n *Node) event(ev relay.Event) {
 	switch ev := ev.(type) {
 	case relay.Attached:
 		n.knock()
+		n.publishDenials()
 	case relay.Checkpoint:
 		n.checkpoint(ev.Note)
 	case relay.Presence:

@@ -9,6 +9,7 @@ import (
 	"github.com/concordat/concordat/attestation"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
@@ -58,6 +59,9 @@ func (n *Node) StartRun(q RunRequest) (Digest, error) {
 func (n *Node) startRun(q RunRequest) (Digest, error) {
 	if q.Config == nil {
 		q.Config = map[string]any{}
+	}
+	if n.history.denials.Contains(policy.DenyApp, q.App[:]) {
+		return Digest{}, fmt.Errorf("app %s is denied by a member", q.App.Short())
 	}
 	config := cose.Marshal(q.Config)
 	body := &receipt.RunRequest{

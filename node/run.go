@@ -185,8 +185,8 @@ func (n *Node) runOffer(m *session.RunOffer) error {
 // approves asks the owner's own rules: the app is installed here, and the run is
 // approved.
 func (n *Node) approves(r *run) error {
-	if n.history.denials.Contains(policy.DenyApp, r.body.App[:]) {
-		return fmt.Errorf("app %s is denied by a member", r.body.App.Short())
+	if err := n.appDenied(r); err != nil {
+		return err
 	}
 	if !n.apps.installed(r.body.App) {
 		return fmt.Errorf("app %s is not installed on this node", r.body.App.Short())

@@ -116,6 +116,9 @@ func (n *Node) newTask(m *session.Task) error {
 // has answered before, with a cohort that differs by few members, would show their
 // difference. The model is told by its plain arrays: what seals it is new in every run.
 func (n *Node) mayServe(r *run, model object.ID) error {
+	if err := n.appDenied(r); err != nil {
+		return err
+	}
 	var members []string
 	for _, p := range r.cohort {
 		members = append(members, p.Member)
@@ -213,7 +216,7 @@ func (n *Node) ackStep(r *run, m *session.AckRequest) error {
 	if step.Policy != n.policy.Digest() {
 		return fmt.Errorf("step under policy %s, this node follows %s", step.Policy.Short(), n.policy.Digest().Short())
 	}
-	if err := r.isInput(body, m); err != nil {
+	if err := errors.Join(r.isInput(body, m), n.suppressed(), n.appDenied(r)); err != nil {
 		return err
 	}
 	record, err := r.chain.MayAck(acked, step, epoch)

@@ -21,11 +21,11 @@ import (
 func newMemberCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "member",
-		Short: "Make a member's keys and certify its nodes",
-		Long: `A member has two keys of its own: the policy key, kept offline, approves policies; the issuer key, kept
-online, certifies the member's nodes. Nobody else can enrol a node for the member.`,
+		Short: "Make a member's keys, certify its nodes, deny what is not to be relied on",
+		Long: `A member has two keys of its own: the policy key, kept offline, approves policies and signs denials; the
+issuer key, kept online, certifies the member's nodes. Nobody else can enrol a node for the member.`,
 	}
-	cmd.AddCommand(newMemberKeyCommand(), newMemberCertifyCommand())
+	cmd.AddCommand(newMemberKeyCommand(), newMemberCertifyCommand(), newMemberDenyCommand())
 	return cmd
 }
 

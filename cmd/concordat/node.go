@@ -81,7 +81,7 @@ member certifies the public half ("concordat member certify"), and nobody else c
 	f.StringVar(&member, "member", "", "the node's member (default as the credential says)")
 	f.StringVar(&flags.Control, "control", "", "unix:///path of the socket for the member's users (default control.sock in the data directory)")
 	f.BoolVar(&printConfig, "print-config", false, "print the configuration in force, as YAML, and end")
-	cmd.AddCommand(newNodeEnrollCommand(), newNodeTrustCommand())
+	cmd.AddCommand(newNodeEnrollCommand(), newNodeTrustCommand(), newNodeDenyCommand())
 	return cmd
 }
 

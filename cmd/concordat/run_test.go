@@ -107,7 +107,11 @@ func controlled(t *testing.T) (*tellingNode, func(args ...string) (string, error
 		var out bytes.Buffer
 		root.SetOut(&out)
 		root.SetErr(&out)
-		root.SetArgs(append([]string{"run", "--control", address}, args...))
+		command := "run"
+		if args[0] == "node" {
+			command, args = args[0], args[1:]
+		}
+		root.SetArgs(append(append([]string{command}, args...), "--control", address))
 		err := root.ExecuteContext(t.Context())
 		return out.String(), err
 	}
@@ -153,6 +157,34 @@ completed: 2 rounds
 		if _, err := run("watch", prefix); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("watch %q: %v", prefix, err)
 		}
+	}
+}
+
+func (n *tellingNode) Deny(_ context.Context, q *concordatv1.DenyRequest) (*concordatv1.DenyResponse, error) {
+	if string(q.GetDenial()) != "denial" {
+		return nil, status.Error(codes.InvalidArgument, "node: no denial")
+	}
+	return &concordatv1.DenyResponse{Digest: runA, Member: "lab-b", Kind: "app", Value: []byte{0xab}, Logged: true}, nil
+}
+
+func TestNodeDeny(t *testing.T) {
+	t.Parallel()
+	_, run := controlled(t)
+	path := filepath.Join(t.TempDir(), "denial")
+	if err := os.WriteFile(path, []byte("denial"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run("node", "deny", path); err != nil || out != "lab-b denies app ab\nthe log shows it already\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+	if out, err := run("node", "deny", path, "--output", "json"); err != nil || !strings.Contains(out, `"logged": true`) {
+		t.Errorf("%q, %v", out, err)
+	}
+	if err := os.WriteFile(path, []byte("another"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := run("node", "deny", path); err == nil || err.Error() != "node: no denial" {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -45,6 +45,14 @@ type State struct {
 	Witnessed   []byte            // the witness's state, opaque to the journal
 	Collateral  map[string]uint64 // highest number seen of each issuer's endorsements
 	Ledger      []Served
+	Denials     []Denial // taken by hand, in their order
+}
+
+// Denial is a member's denial that somebody handed to this node (protocol F13).
+type Denial struct {
+	_         struct{} `cbor:",toarray"`
+	Statement []byte
+	Taken     uint64 // Unix time, by this node's clock
 }
 
 // Run is a run that the node takes part in.
@@ -285,6 +293,12 @@ func (j *Journal) apply(r record) error {
 			return err
 		}
 		s.Ledger = append(s.Ledger, v)
+	case "denied":
+		var v Denial
+		if err := cose.Unmarshal(r.Body, &v); err != nil {
+			return err
+		}
+		s.Denials = append(s.Denials, v)
 	default:
 		return fmt.Errorf("record of kind %.40q: written by a newer version?", r.Kind)
 	}
@@ -361,3 +375,6 @@ func (j *Journal) Seen(issuer string, number uint64) error {
 func (j *Journal) Serve(s Served) error { return j.append("served", cose.Marshal(s)) }
 
 func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+// Denied records a denial before it takes effect.
+func (j *Journal) Denied(d Denial) error { return j.append("denied", cose.Marshal(d)) }

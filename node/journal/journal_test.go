@@ -50,6 +50,7 @@ func write(t *testing.T, j *Journal) (written int, err error) {
 		func() error { return j.Witness([]byte("held")) },
 		func() error { return j.Seen("amd-crl/Genoa", 7) },
 		func() error { return j.Serve(Served{App: Digest{9}, Model: Digest{10}, Members: []string{"a", "b"}}) },
+		func() error { return j.Denied(Denial{Statement: []byte("denial"), Taken: 11}) },
 		func() error { return j.Ended(run, []byte("end")) },
 	} {
 		if err := f(); err != nil {
@@ -144,7 +145,7 @@ func TestCrash(t *testing.T) {
 					records++
 				}
 			}
-			records += len(s.Acked) + len(s.Checkpoints) + len(s.Ledger) + len(s.Collateral)
+			records += len(s.Acked) + len(s.Checkpoints) + len(s.Ledger) + len(s.Denials) + len(s.Collateral)
 			if len(s.Witnessed) > 0 {
 				records++
 			}

@@ -243,6 +243,126 @@ func (*ApproveRunResponse) Descriptor() ([]byte, []int) {
 	return file_concordat_v1_control_proto_rawDescGZIP(), []int{3}
 }
 
+type DenyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Denial        []byte                 `protobuf:"bytes,1,opt,name=denial,proto3" json:"denial,omitempty"` // as "concordat member deny" wrote it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DenyRequest) Reset() {
+	*x = DenyRequest{}
+	mi := &file_concordat_v1_control_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DenyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DenyRequest) ProtoMessage() {}
+
+func (x *DenyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_control_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DenyRequest.ProtoReflect.Descriptor instead.
+func (*DenyRequest) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DenyRequest) GetDenial() []byte {
+	if x != nil {
+		return x.Denial
+	}
+	return nil
+}
+
+type DenyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        []byte                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"` // of the denial
+	Member        string                 `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"` // who denies
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`     // "measurement" "chip" "gpu" "key" "credential" "app"
+	Value         []byte                 `protobuf:"bytes,4,opt,name=value,proto3" json:"value,omitempty"`
+	Logged        bool                   `protobuf:"varint,5,opt,name=logged,proto3" json:"logged,omitempty"` // the log showed it before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DenyResponse) Reset() {
+	*x = DenyResponse{}
+	mi := &file_concordat_v1_control_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DenyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DenyResponse) ProtoMessage() {}
+
+func (x *DenyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_control_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DenyResponse.ProtoReflect.Descriptor instead.
+func (*DenyResponse) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DenyResponse) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *DenyResponse) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *DenyResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *DenyResponse) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *DenyResponse) GetLogged() bool {
+	if x != nil {
+		return x.Logged
+	}
+	return false
+}
+
 type WatchRunsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Request       []byte                 `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"` // only this request's run; empty: all
@@ -253,7 +373,7 @@ type WatchRunsRequest struct {
 
 func (x *WatchRunsRequest) Reset() {
 	*x = WatchRunsRequest{}
-	mi := &file_concordat_v1_control_proto_msgTypes[4]
+	mi := &file_concordat_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -265,7 +385,7 @@ func (x *WatchRunsRequest) String() string {
 func (*WatchRunsRequest) ProtoMessage() {}
 
 func (x *WatchRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[4]
+	mi := &file_concordat_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -278,7 +398,7 @@ func (x *WatchRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunsRequest.ProtoReflect.Descriptor instead.
 func (*WatchRunsRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WatchRunsRequest) GetRequest() []byte {
@@ -299,7 +419,7 @@ type WatchRunsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           []byte                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"` // digest of the run statement; empty until it exists
 	Request       []byte                 `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
-	Event         string                 `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"` // "requested" "refused" "offered" "declined" "started" "step" "contributed" "admitted" "acked" "ack-refused" "ended"
+	Event         string                 `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"` // "requested" "refused" "offered" "declined" "started" "step" "contributed" "admitted" "acked" "ack-refused" "ended" "left" "denied"
 	Seq           uint64                 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`    // of the step
 	Round         uint64                 `protobuf:"varint,5,opt,name=round,proto3" json:"round,omitempty"`
 	Opens         string                 `protobuf:"bytes,6,opt,name=opens,proto3" json:"opens,omitempty"`    // what the step opens
@@ -316,7 +436,7 @@ type WatchRunsResponse struct {
 
 func (x *WatchRunsResponse) Reset() {
 	*x = WatchRunsResponse{}
-	mi := &file_concordat_v1_control_proto_msgTypes[5]
+	mi := &file_concordat_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -328,7 +448,7 @@ func (x *WatchRunsResponse) String() string {
 func (*WatchRunsResponse) ProtoMessage() {}
 
 func (x *WatchRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[5]
+	mi := &file_concordat_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -341,7 +461,7 @@ func (x *WatchRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunsResponse.ProtoReflect.Descriptor instead.
 func (*WatchRunsResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WatchRunsResponse) GetRun() []byte {
@@ -444,7 +564,7 @@ type GetBundleRequest struct {
 
 func (x *GetBundleRequest) Reset() {
 	*x = GetBundleRequest{}
-	mi := &file_concordat_v1_control_proto_msgTypes[6]
+	mi := &file_concordat_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -456,7 +576,7 @@ func (x *GetBundleRequest) String() string {
 func (*GetBundleRequest) ProtoMessage() {}
 
 func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[6]
+	mi := &file_concordat_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -469,7 +589,7 @@ func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleRequest.ProtoReflect.Descriptor instead.
 func (*GetBundleRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetBundleRequest) GetRun() []byte {
@@ -488,7 +608,7 @@ type GetBundleResponse struct {
 
 func (x *GetBundleResponse) Reset() {
 	*x = GetBundleResponse{}
-	mi := &file_concordat_v1_control_proto_msgTypes[7]
+	mi := &file_concordat_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +620,7 @@ func (x *GetBundleResponse) String() string {
 func (*GetBundleResponse) ProtoMessage() {}
 
 func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[7]
+	mi := &file_concordat_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +633,7 @@ func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleResponse.ProtoReflect.Descriptor instead.
 func (*GetBundleResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetBundleResponse) GetData() []byte {
@@ -532,7 +652,7 @@ type GetModelRequest struct {
 
 func (x *GetModelRequest) Reset() {
 	*x = GetModelRequest{}
-	mi := &file_concordat_v1_control_proto_msgTypes[8]
+	mi := &file_concordat_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -544,7 +664,7 @@ func (x *GetModelRequest) String() string {
 func (*GetModelRequest) ProtoMessage() {}
 
 func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[8]
+	mi := &file_concordat_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -557,7 +677,7 @@ func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelRequest.ProtoReflect.Descriptor instead.
 func (*GetModelRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetModelRequest) GetRun() []byte {
@@ -576,7 +696,7 @@ type GetModelResponse struct {
 
 func (x *GetModelResponse) Reset() {
 	*x = GetModelResponse{}
-	mi := &file_concordat_v1_control_proto_msgTypes[9]
+	mi := &file_concordat_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +708,7 @@ func (x *GetModelResponse) String() string {
 func (*GetModelResponse) ProtoMessage() {}
 
 func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[9]
+	mi := &file_concordat_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +721,7 @@ func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelResponse.ProtoReflect.Descriptor instead.
 func (*GetModelResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetModelResponse) GetData() []byte {
@@ -631,7 +751,15 @@ const file_concordat_v1_control_proto_rawDesc = "" +
 	"\x11ApproveRunRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\x12\x18\n" +
 	"\adecline\x18\x02 \x01(\bR\adecline\"\x14\n" +
-	"\x12ApproveRunResponse\"D\n" +
+	"\x12ApproveRunResponse\"%\n" +
+	"\vDenyRequest\x12\x16\n" +
+	"\x06denial\x18\x01 \x01(\fR\x06denial\"\x80\x01\n" +
+	"\fDenyResponse\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x16\n" +
+	"\x06member\x18\x02 \x01(\tR\x06member\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05value\x18\x04 \x01(\fR\x05value\x12\x16\n" +
+	"\x06logged\x18\x05 \x01(\bR\x06logged\"D\n" +
 	"\x10WatchRunsRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\"\xbf\x03\n" +
@@ -662,11 +790,12 @@ const file_concordat_v1_control_proto_rawDesc = "" +
 	"\x0fGetModelRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\"&\n" +
 	"\x10GetModelResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\x92\x03\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xd1\x03\n" +
 	"\aControl\x12I\n" +
 	"\bStartRun\x12\x1d.concordat.v1.StartRunRequest\x1a\x1e.concordat.v1.StartRunResponse\x12O\n" +
 	"\n" +
-	"ApproveRun\x12\x1f.concordat.v1.ApproveRunRequest\x1a .concordat.v1.ApproveRunResponse\x12N\n" +
+	"ApproveRun\x12\x1f.concordat.v1.ApproveRunRequest\x1a .concordat.v1.ApproveRunResponse\x12=\n" +
+	"\x04Deny\x12\x19.concordat.v1.DenyRequest\x1a\x1a.concordat.v1.DenyResponse\x12N\n" +
 	"\tWatchRuns\x12\x1e.concordat.v1.WatchRunsRequest\x1a\x1f.concordat.v1.WatchRunsResponse0\x01\x12N\n" +
 	"\tGetBundle\x12\x1e.concordat.v1.GetBundleRequest\x1a\x1f.concordat.v1.GetBundleResponse0\x01\x12K\n" +
 	"\bGetModel\x12\x1d.concordat.v1.GetModelRequest\x1a\x1e.concordat.v1.GetModelResponse0\x01B=Z;github.com/concordat/concordat/api/concordat/v1;concordatv1b\x06proto3"
@@ -683,36 +812,40 @@ func file_concordat_v1_control_proto_rawDescGZIP() []byte {
 	return file_concordat_v1_control_proto_rawDescData
 }
 
-var file_concordat_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_concordat_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_concordat_v1_control_proto_goTypes = []any{
 	(*StartRunRequest)(nil),    // 0: concordat.v1.StartRunRequest
 	(*StartRunResponse)(nil),   // 1: concordat.v1.StartRunResponse
 	(*ApproveRunRequest)(nil),  // 2: concordat.v1.ApproveRunRequest
 	(*ApproveRunResponse)(nil), // 3: concordat.v1.ApproveRunResponse
-	(*WatchRunsRequest)(nil),   // 4: concordat.v1.WatchRunsRequest
-	(*WatchRunsResponse)(nil),  // 5: concordat.v1.WatchRunsResponse
-	(*GetBundleRequest)(nil),   // 6: concordat.v1.GetBundleRequest
-	(*GetBundleResponse)(nil),  // 7: concordat.v1.GetBundleResponse
-	(*GetModelRequest)(nil),    // 8: concordat.v1.GetModelRequest
-	(*GetModelResponse)(nil),   // 9: concordat.v1.GetModelResponse
-	nil,                        // 10: concordat.v1.StartRunRequest.ConfigEntry
-	nil,                        // 11: concordat.v1.WatchRunsResponse.MetricsEntry
+	(*DenyRequest)(nil),        // 4: concordat.v1.DenyRequest
+	(*DenyResponse)(nil),       // 5: concordat.v1.DenyResponse
+	(*WatchRunsRequest)(nil),   // 6: concordat.v1.WatchRunsRequest
+	(*WatchRunsResponse)(nil),  // 7: concordat.v1.WatchRunsResponse
+	(*GetBundleRequest)(nil),   // 8: concordat.v1.GetBundleRequest
+	(*GetBundleResponse)(nil),  // 9: concordat.v1.GetBundleResponse
+	(*GetModelRequest)(nil),    // 10: concordat.v1.GetModelRequest
+	(*GetModelResponse)(nil),   // 11: concordat.v1.GetModelResponse
+	nil,                        // 12: concordat.v1.StartRunRequest.ConfigEntry
+	nil,                        // 13: concordat.v1.WatchRunsResponse.MetricsEntry
 }
 var file_concordat_v1_control_proto_depIdxs = []int32{
-	10, // 0: concordat.v1.StartRunRequest.config:type_name -> concordat.v1.StartRunRequest.ConfigEntry
-	11, // 1: concordat.v1.WatchRunsResponse.metrics:type_name -> concordat.v1.WatchRunsResponse.MetricsEntry
+	12, // 0: concordat.v1.StartRunRequest.config:type_name -> concordat.v1.StartRunRequest.ConfigEntry
+	13, // 1: concordat.v1.WatchRunsResponse.metrics:type_name -> concordat.v1.WatchRunsResponse.MetricsEntry
 	0,  // 2: concordat.v1.Control.StartRun:input_type -> concordat.v1.StartRunRequest
 	2,  // 3: concordat.v1.Control.ApproveRun:input_type -> concordat.v1.ApproveRunRequest
-	4,  // 4: concordat.v1.Control.WatchRuns:input_type -> concordat.v1.WatchRunsRequest
-	6,  // 5: concordat.v1.Control.GetBundle:input_type -> concordat.v1.GetBundleRequest
-	8,  // 6: concordat.v1.Control.GetModel:input_type -> concordat.v1.GetModelRequest
-	1,  // 7: concordat.v1.Control.StartRun:output_type -> concordat.v1.StartRunResponse
-	3,  // 8: concordat.v1.Control.ApproveRun:output_type -> concordat.v1.ApproveRunResponse
-	5,  // 9: concordat.v1.Control.WatchRuns:output_type -> concordat.v1.WatchRunsResponse
-	7,  // 10: concordat.v1.Control.GetBundle:output_type -> concordat.v1.GetBundleResponse
-	9,  // 11: concordat.v1.Control.GetModel:output_type -> concordat.v1.GetModelResponse
-	7,  // [7:12] is the sub-list for method output_type
-	2,  // [2:7] is the sub-list for method input_type
+	4,  // 4: concordat.v1.Control.Deny:input_type -> concordat.v1.DenyRequest
+	6,  // 5: concordat.v1.Control.WatchRuns:input_type -> concordat.v1.WatchRunsRequest
+	8,  // 6: concordat.v1.Control.GetBundle:input_type -> concordat.v1.GetBundleRequest
+	10, // 7: concordat.v1.Control.GetModel:input_type -> concordat.v1.GetModelRequest
+	1,  // 8: concordat.v1.Control.StartRun:output_type -> concordat.v1.StartRunResponse
+	3,  // 9: concordat.v1.Control.ApproveRun:output_type -> concordat.v1.ApproveRunResponse
+	5,  // 10: concordat.v1.Control.Deny:output_type -> concordat.v1.DenyResponse
+	7,  // 11: concordat.v1.Control.WatchRuns:output_type -> concordat.v1.WatchRunsResponse
+	9,  // 12: concordat.v1.Control.GetBundle:output_type -> concordat.v1.GetBundleResponse
+	11, // 13: concordat.v1.Control.GetModel:output_type -> concordat.v1.GetModelResponse
+	8,  // [8:14] is the sub-list for method output_type
+	2,  // [2:8] is the sub-list for method input_type
 	2,  // [2:2] is the sub-list for extension type_name
 	2,  // [2:2] is the sub-list for extension extendee
 	0,  // [0:2] is the sub-list for field type_name
@@ -729,7 +862,7 @@ func file_concordat_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_concordat_v1_control_proto_rawDesc), len(file_concordat_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Control_StartRun_FullMethodName   = "/concordat.v1.Control/StartRun"
 	Control_ApproveRun_FullMethodName = "/concordat.v1.Control/ApproveRun"
+	Control_Deny_FullMethodName       = "/concordat.v1.Control/Deny"
 	Control_WatchRuns_FullMethodName  = "/concordat.v1.Control/WatchRuns"
 	Control_GetBundle_FullMethodName  = "/concordat.v1.Control/GetBundle"
 	Control_GetModel_FullMethodName   = "/concordat.v1.Control/GetModel"
@@ -40,6 +41,10 @@ type ControlClient interface {
 	// ApproveRun says yes or no to a run that waits for this node's owner: every run that
 	// another member asked for, where the node is configured to approve each (the default).
 	ApproveRun(ctx context.Context, in *ApproveRunRequest, opts ...grpc.CallOption) (*ApproveRunResponse, error)
+	// Deny takes a member's denial by hand: it holds at this node at once, and the node puts
+	// it into the log. While the log does not show it for longer than the policy's
+	// denial_lag, the node acks nothing.
+	Deny(ctx context.Context, in *DenyRequest, opts ...grpc.CallOption) (*DenyResponse, error)
 	// WatchRuns streams what happened, from the beginning, and then what happens.
 	WatchRuns(ctx context.Context, in *WatchRunsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRunsResponse], error)
 	// GetBundle streams the bundle of an ended run, for offline verification.
@@ -70,6 +75,16 @@ func (c *controlClient) ApproveRun(ctx context.Context, in *ApproveRunRequest, o
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ApproveRunResponse)
 	err := c.cc.Invoke(ctx, Control_ApproveRun_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) Deny(ctx context.Context, in *DenyRequest, opts ...grpc.CallOption) (*DenyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DenyResponse)
+	err := c.cc.Invoke(ctx, Control_Deny_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -143,6 +158,10 @@ type ControlServer interface {
 	// ApproveRun says yes or no to a run that waits for this node's owner: every run that
 	// another member asked for, where the node is configured to approve each (the default).
 	ApproveRun(context.Context, *ApproveRunRequest) (*ApproveRunResponse, error)
+	// Deny takes a member's denial by hand: it holds at this node at once, and the node puts
+	// it into the log. While the log does not show it for longer than the policy's
+	// denial_lag, the node acks nothing.
+	Deny(context.Context, *DenyRequest) (*DenyResponse, error)
 	// WatchRuns streams what happened, from the beginning, and then what happens.
 	WatchRuns(*WatchRunsRequest, grpc.ServerStreamingServer[WatchRunsResponse]) error
 	// GetBundle streams the bundle of an ended run, for offline verification.
@@ -164,6 +183,9 @@ func (UnimplementedControlServer) StartRun(context.Context, *StartRunRequest) (*
 }
 func (UnimplementedControlServer) ApproveRun(context.Context, *ApproveRunRequest) (*ApproveRunResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ApproveRun not implemented")
+}
+func (UnimplementedControlServer) Deny(context.Context, *DenyRequest) (*DenyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Deny not implemented")
 }
 func (UnimplementedControlServer) WatchRuns(*WatchRunsRequest, grpc.ServerStreamingServer[WatchRunsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchRuns not implemented")
@@ -231,6 +253,24 @@ func _Control_ApproveRun_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_Deny_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DenyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).Deny(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_Deny_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).Deny(ctx, req.(*DenyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Control_WatchRuns_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchRunsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -278,6 +318,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ApproveRun",
 			Handler:    _Control_ApproveRun_Handler,
+		},
+		{
+			MethodName: "Deny",
+			Handler:    _Control_Deny_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
