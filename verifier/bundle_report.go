@@ -62,10 +62,14 @@ type RunReport struct {
 	Released  uint64      `json:"released"` // steps whose outputs left the enclave
 	Inputs    uint64      `json:"inputs"`   // contributions in them
 	Excluded  uint64      `json:"excluded"` // times that a node was left out of them
-	Outcome   string      `json:"outcome,omitempty"`
-	Began     time.Time   `json:"began,omitzero"` // not later than, by the own witness's clock
-	Ended     time.Time   `json:"ended,omitzero"`
-	Output    cose.Digest `json:"output"` // outputs root of the last released step
+	// SmallestDifference is in how many members two released steps on the same model
+	// differ at least, those that are alike left aside; 0: none differ (protocol F17).
+	SmallestDifference uint64 `json:"smallest_difference"`
+
+	Outcome string      `json:"outcome,omitempty"`
+	Began   time.Time   `json:"began,omitzero"` // not later than, by the own witness's clock
+	Ended   time.Time   `json:"ended,omitzero"`
+	Output  cose.Digest `json:"output"` // outputs root of the last released step
 }
 
 // EvidenceReport is the appraisal of one evidence statement.

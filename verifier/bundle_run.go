@@ -29,6 +29,7 @@ type runAudit struct {
 	members map[cose.Digest]string   // of the cohort, by node
 	keys    map[cose.Digest]cose.Key // of the cohort, by node
 	report  *RunReport
+	sets    *setAudit
 }
 
 type placedStatement struct {

@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,7 +57,7 @@ func TestDropouts(t *testing.T) {
 	run(w)
 	rep := verify(t, w)
 	expect(t, rep, PassSimulated, "")
-	if rep.Runs[0].Excluded != 1 {
+	if rep.Runs[0].Excluded != 1 || rep.Runs[0].SmallestDifference != 0 {
 		t.Errorf("%+v", rep.Runs[0])
 	}
 	for k := range w.blobs {
@@ -75,6 +76,43 @@ func TestDropouts(t *testing.T) {
 	w = newWorld(t) // dropouts: refuse
 	run(w)
 	expect(t, verify(t, w), Fail, ".steps")
+}
+
+// TestSmallestDifference: an evaluation and the training after it are answered on the same
+// model. Where other members answered them, verify says by how many they differ (F17).
+func TestSmallestDifference(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		evaluate, train func(w *world) []*testNode
+		want            uint64
+	}{
+		"the same":    {func(w *world) []*testNode { return w.nodes[:2] }, func(w *world) []*testNode { return w.nodes[:2] }, 0},
+		"one":         {func(w *world) []*testNode { return w.nodes }, func(w *world) []*testNode { return w.nodes[1:] }, 1},
+		"two":         {func(w *world) []*testNode { return w.nodes[:2] }, func(w *world) []*testNode { return w.nodes[1:] }, 2},
+		"other model": {func(w *world) []*testNode { return w.nodes[:2] }, nil, 0},
+	} {
+		w := newWorld(t, func(p *policy.Policy) {
+			p.Release.Dropouts, p.Nodes.MessageTypes = policy.DropoutsAllow, []string{"evaluate", "train"}
+		})
+		e := w.boot()
+		r := e.begin()
+		r.step(e, receipt.OpensTrain, 1, nil, true)
+		if c.train == nil { // trained twice on different models
+			r.step(e, receipt.OpensTrain, 2, c.evaluate(w), true)
+			r.step(e, receipt.OpensNone, 2, w.nodes, true)
+		} else {
+			r.step(e, receipt.OpensEvaluate, 1, w.nodes, true)
+			r.step(e, receipt.OpensTrain, 2, c.evaluate(w), true)
+			r.step(e, receipt.OpensNone, 2, c.train(w), true)
+		}
+		r.end(e)
+		rep := verify(t, w)
+		expect(t, rep, PassSimulated, "")
+		warned := slices.ContainsFunc(rep.Warnings, func(s string) bool { return strings.Contains(s, "share a model and differ") })
+		if got := rep.Runs[0].SmallestDifference; got != c.want || warned != (c.want > 0 && c.want < w.policy.Release.MinContributors) {
+			t.Errorf("%s: smallest difference %d, want %d; warned: %t", name, got, c.want, warned)
+		}
+	}
 }
 
 func TestSybilNodesCountOnce(t *testing.T) {

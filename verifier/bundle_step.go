@@ -19,6 +19,7 @@ func (a *audit) checkSteps(r *runAudit, first placedStatement) {
 		a.fail(r.name+"steps", "a run that begins by the rules", err.Error())
 		return
 	}
+	r.sets = newSetAudit(r.digest)
 	var pending placedStatement // the step that waits for its release
 	for _, s := range r.statements {
 		if s.Kind == receipt.KindRun {
@@ -39,14 +40,15 @@ func (a *audit) checkSteps(r *runAudit, first placedStatement) {
 		case *receipt.Step:
 			pending = s
 			if b.InputsCount == 0 {
-				a.countStep(r, b)
+				a.countStep(r, s, nil)
 			}
 		case *receipt.Release:
-			if err := a.checkRelease(r, pending, b); err != nil {
+			members, err := a.checkRelease(r, pending, b)
+			if err != nil {
 				a.badStep(r, pending, err)
 				return
 			}
-			a.countStep(r, pending.Body.(*receipt.Step))
+			a.countStep(r, pending, members)
 		case *receipt.End:
 			r.report.Outcome = b.Outcome
 			if b.Code != "" {
@@ -57,6 +59,7 @@ func (a *audit) checkSteps(r *runAudit, first placedStatement) {
 			}
 		}
 	}
+	a.checkSets(r)
 	a.pass(r.name+"steps", "%d released, each with the contributions and acks of all its nodes", r.report.Released)
 	if chain.Ended() {
 		a.pass(r.name+"end", "%s", r.report.Outcome)
@@ -69,7 +72,9 @@ func enclaveOf(e *enclave) receipt.Enclave {
 	return receipt.Enclave{Instance: e.claims.Instance, Epoch: e.claims.Epoch, Policy: e.claims.Policy}
 }
 
-func (a *audit) countStep(r *runAudit, b *receipt.Step) {
+func (a *audit) countStep(r *runAudit, s placedStatement, members map[string]bool) {
+	b := s.Body.(*receipt.Step)
+	r.sets.add(s.Digest(), b, members)
 	r.report.Released++
 	r.report.Inputs += b.InputsCount
 	r.report.Excluded += b.ExcludedCount
@@ -86,20 +91,24 @@ func (a *audit) badStep(r *runAudit, s placedStatement, err error) {
 	a.fail(name, "what the step and its release name", err.Error())
 }
 
-// checkRelease recomputes the trees of a released step.
-func (a *audit) checkRelease(r *runAudit, s placedStatement, rel *receipt.Release) error {
+// checkRelease recomputes the trees of a released step. It returns the members in it.
+func (a *audit) checkRelease(r *runAudit, s placedStatement, rel *receipt.Release) (map[string]bool, error) {
 	step := s.Body.(*receipt.Step)
 	nodes, err := a.checkInputs(r, s, step)
 	if err != nil {
-		return fmt.Errorf("inputs: %w", err)
+		return nil, fmt.Errorf("inputs: %w", err)
 	}
 	if err := a.checkExcluded(r, s.Digest(), step, nodes); err != nil {
-		return fmt.Errorf("excluded: %w", err)
+		return nil, fmt.Errorf("excluded: %w", err)
 	}
 	if err := a.checkAcks(r, s, step, rel, nodes); err != nil {
-		return fmt.Errorf("acks: %w", err)
+		return nil, fmt.Errorf("acks: %w", err)
 	}
-	return nil
+	members := make(map[string]bool)
+	for _, n := range nodes {
+		members[r.members[n]] = true
+	}
+	return members, nil
 }
 
 // nodeStatements reads a list of statements, each signed by a node of the cohort
