@@ -61,6 +61,7 @@ func (n *Node) acceptRun(r *run, m *session.RunOffer) error {
 	n.runs[r.digest] = r
 	n.tell(Event{Kind: "started", Run: r.digest, Request: r.request, Inputs: uint64(len(r.cohort))})
 	n.log.InfoContext(n.ctx, "run accepted", "run", r.digest.Short(), "app", r.body.App.Short(), "rounds", r.body.Rounds, "nodes", len(r.cohort))
+	n.apps.prepare(n.loop, r)
 	return n.send(&session.RunAccept{Run: r.digest, Uplink: r.uplink[:]})
 }
 

@@ -108,6 +108,7 @@ func (n *Node) answered(r *run, t *task, c *sealed, err error) {
 		return
 	}
 	r.sent[t.step.Digest()] = s
+	n.apps.prepare(n.loop, r)
 	n.tell(Event{Kind: "contributed", Run: r.digest, Seq: t.body.Seq, Moved: c.moved, Saved: c.saved})
 	if err := n.send(msg); err != nil {
 		n.log.WarnContext(n.ctx, "contribution waits for an enclave", "run", r.digest.Short(), "reason", err.Error())

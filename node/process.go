@@ -1,0 +1,273 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/internal/flower"
+	"github.com/concordat/concordat/internal/flower/grpcapp"
+	"github.com/concordat/concordat/internal/loop"
+	"github.com/concordat/concordat/internal/sandbox"
+)
+
+// process is one start of an app: it takes one instruction, answers it, and ends.
+type process struct {
+	app   *flower.App
+	box   *sandbox.Process
+	close func() // ends it and removes what was made for it; called once
+}
+
+// start starts the run's app. The executable is the one that the policy lists, by digest,
+// at every start. The caller closes the process, which ends with ctx at the latest.
+func (a *apps) start(ctx context.Context, r *run) (p *process, err error) {
+	var undo []func()
+	closeAll := func() {
+		for i := len(undo) - 1; i >= 0; i-- {
+			undo[i]()
+		}
+	}
+	defer func() {
+		if err != nil {
+			closeAll()
+		}
+	}()
+	app := a.find(r.body.App)
+	if app == nil {
+		return nil, fmt.Errorf("app %s is not installed on this node", r.body.App.Short())
+	}
+	if err := checkExecutable(app.Command[0], app.Digest); err != nil {
+		return nil, err
+	}
+	var config map[string]any
+	if err := cose.Unmarshal(r.config, &config); err != nil {
+		return nil, fmt.Errorf("config of the run: %w", err)
+	}
+	a.mu.Lock()
+	state := a.state[r.digest]
+	a.mu.Unlock()
+	nodeConfig := map[string]any{}
+	for k, v := range app.NodeConfig {
+		nodeConfig[k] = v
+	}
+	fl, err := flower.NewApp(flower.Config{RunID: r.body.RunID, NodeID: nodeNumber(r.n.id), NodeConfig: nodeConfig, RunConfig: runConfig(config), State: state})
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, fl.Close)
+	if err := os.MkdirAll(a.dir, 0o700); err != nil {
+		return nil, err
+	}
+	home, err := os.MkdirTemp(a.dir, "home-")
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { os.RemoveAll(home) })
+	// A Unix socket's path is short; the node's own directory may not be.
+	sockDir, err := os.MkdirTemp("", "concordat-")
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { os.RemoveAll(sockDir) })
+	socket := filepath.Join(sockDir, "app.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() { served <- grpcapp.Serve(ctx, l, fl) }()
+	undo = append(undo, func() { cancel(); <-served })
+	out := &lines{log: a.log.With("run", r.digest.Short())}
+	box, err := sandbox.Start(ctx, sandbox.Config{
+		Command: append(append([]string(nil), app.Command...), "--insecure", "--clientappio-api-address", "unix://"+socket, "--token", fl.Token()),
+		Dir:     home, Socket: socket, ReadOnly: append(append(sandbox.System(), filepath.Dir(app.Command[0])), app.ReadOnly...),
+		Isolation: a.isolation, Stdout: out, Stderr: out,
+	})
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { box.Stop() })
+	return &process{app: fl, box: box, close: closeAll}, nil
+}
+
+// do has the process carry out one instruction. When it returns, the process has handed
+// over its state, or had time to.
+func (p *process) do(ctx context.Context, in flower.Instruction) (*flower.Reply, error) {
+	type answer struct {
+		reply *flower.Reply
+		err   error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		reply, err := p.app.Do(ctx, in)
+		answered <- answer{reply, err}
+	}()
+	var got answer
+	select {
+	case got = <-answered:
+	case <-p.box.Done():
+		// The process is gone: whatever it pushed before has arrived.
+		p.app.Close()
+		if got = <-answered; got.err != nil {
+			return nil, errors.Join(flower.NewFailure(int64(flower.CodeCrashed), ""), fmt.Errorf("app process ended: %s", p.box.Wait()), got.err)
+		}
+	}
+	if got.err != nil {
+		return nil, got.err
+	}
+	// It pushes its state now and ends by itself; one that asks for more messages
+	// instead is ended.
+	grace := time.NewTimer(appGrace)
+	defer grace.Stop()
+	select {
+	case <-p.app.Done():
+	case <-p.box.Done():
+	case <-grace.C:
+	case <-ctx.Done():
+	}
+	return got.reply, nil
+}
+
+// standby is a process that was started before there is anything for it to do, so that
+// the time it takes to start, seconds for Python with a framework, is off a round's path.
+type standby struct {
+	made     chan struct{} // closed when the two below are set
+	process  *process
+	err      error
+	claimed  atomic.Bool   // who sets it closes the process
+	unwanted chan struct{} // closed when the run has ended
+}
+
+// prepare starts a process for the run's next instruction, in a job of l, which also ends
+// it where nobody claims it. The state that the process gets is the newest: no other
+// process of the run is at work.
+func (a *apps) prepare(l *loop.Loop, r *run) {
+	s := &standby{made: make(chan struct{}), unwanted: make(chan struct{})}
+	a.mu.Lock()
+	waiting := a.standby[r.digest] != nil
+	if !waiting {
+		a.standby[r.digest] = s
+	}
+	a.mu.Unlock()
+	if waiting {
+		return
+	}
+	l.Job(func(ctx context.Context) func() {
+		s.process, s.err = a.start(ctx, r)
+		close(s.made)
+		if s.err != nil {
+			return nil // whoever has an instruction starts one, and says what is wrong
+		}
+		select {
+		case <-s.unwanted:
+		case <-s.process.box.Done(): // ended by itself, or did its work
+		case <-ctx.Done():
+		}
+		if s.claimed.CompareAndSwap(false, true) {
+			s.process.close()
+		}
+		return nil
+	})
+}
+
+// claim returns the process that waits for an instruction of the run, or starts one.
+func (a *apps) claim(ctx context.Context, r *run) (*process, error) {
+	a.mu.Lock()
+	s := a.standby[r.digest]
+	delete(a.standby, r.digest)
+	a.mu.Unlock()
+	if s != nil {
+		select {
+		case <-s.made:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if s.err == nil && s.claimed.CompareAndSwap(false, true) {
+			select {
+			case <-s.process.box.Done(): // it ended while it waited
+				s.process.close()
+			default:
+				return s.process, nil
+			}
+		}
+	}
+	return a.start(ctx, r)
+}
+
+// appGrace is how long an app has, after its answer, to hand over its state.
+const appGrace = 5 * time.Second
+
+// checkExecutable compares a program with the digest that the policy lists.
+func checkExecutable(path string, want Digest) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("app: %w", err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return fmt.Errorf("app: %w", err)
+	}
+	if got := Digest(h.Sum(nil)); got != want {
+		return fmt.Errorf("app %s has digest %s, the policy lists %s", path, got.Short(), want.Short())
+	}
+	return nil
+}
+
+// nodeNumber is Flower's id of a node: 1 and 0 are taken.
+func nodeNumber(id Digest) uint64 {
+	var n uint64
+	for _, b := range id[:8] {
+		n = n<<8 | uint64(b)
+	}
+	return max(n, 2)
+}
+
+// runConfig gives the run's config in the types that Flower knows.
+func runConfig(c map[string]any) map[string]any {
+	out := map[string]any{}
+	for k, v := range c {
+		switch v := v.(type) {
+		case uint64:
+			out[k] = int64(v)
+		default:
+			out[k] = v
+		}
+	}
+	return out
+}
+
+// lines logs an app's output line by line, bounded. It stays on this node.
+type lines struct {
+	log *slog.Logger
+	buf []byte
+}
+
+const maxLine = 4096
+
+func (l *lines) Write(b []byte) (int, error) {
+	n := len(b)
+	for {
+		i := bytes.IndexByte(b, '\n')
+		if i < 0 {
+			if len(l.buf) < maxLine {
+				l.buf = append(l.buf, b[:min(len(b), maxLine-len(l.buf))]...)
+			}
+			return n, nil
+		}
+		line := append(l.buf, b[:min(i, maxLine)]...)
+		l.log.Debug("app output", "line", string(line))
+		l.buf, b = l.buf[:0], b[i+1:]
+	}
+}
