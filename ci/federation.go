@@ -37,6 +37,7 @@ type settings struct {
 	platform string
 	gpus     int
 	policy   []func(*policy.Policy)
+	node     []func(string, *node.Config)
 	wrap     func(grpc.ClientConnInterface) grpc.ClientConnInterface
 	verbose  bool
 	observe  func(enclave.Event)
@@ -58,6 +59,12 @@ func GPUs(n int) Option { return func(s *settings) { s.gpus = n } }
 // Policy changes the policy before its members sign it.
 func Policy(f func(*policy.Policy)) Option {
 	return func(s *settings) { s.policy = append(s.policy, f) }
+}
+
+// NodeConfig changes the configuration of every node before it starts; the name is
+// [Node].Name.
+func NodeConfig(f func(name string, c *node.Config)) Option {
+	return func(s *settings) { s.node = append(s.node, f) }
 }
 
 // HostileLink puts f between the first enclave and the link: what f returns may drop,
@@ -373,6 +380,9 @@ func (f *Federation) startNode(n *Node) {
 			f.t.Fatal(err)
 		}
 		c.WitnessName, c.WitnessKey = vkey.Name(), key
+	}
+	for _, change := range f.settings.node {
+		change(n.Name, &c)
 	}
 	var err error
 	if n.Node, err = node.New(c); err != nil {

@@ -315,6 +315,25 @@ func (r *run) decline(n *node, m *session.RunDecline) error {
 	return nil
 }
 
+// stopRun ends a run on behalf of the node that asked for it, and of no other. What was
+// released stays released; a step that waits for acks never leaves.
+func (e *Enclave) stopRun(n *node, m *session.StopRun) error {
+	for i, p := range e.waiting {
+		if requester, _ := p.statement.Node(); p.statement.Digest() == m.Request && requester == n.id {
+			e.waiting = slices.Delete(e.waiting, i, i+1)
+			return e.send(n, &session.Refused{Subject: m.Request, Code: "stopped"})
+		}
+	}
+	for _, r := range e.runs {
+		if r.body.Request == m.Request && r.body.Requester == n.id {
+			e.log.InfoContext(e.ctx, "run stopped by its requester", "run", r.digest.Short())
+			r.end(receipt.Stopped, "stopped")
+			return nil
+		}
+	}
+	return errors.New("stops a run that it did not ask for")
+}
+
 // begin opens step 1: it has no inputs, its outputs are the initial model.
 func (r *run) begin() {
 	r.started = true

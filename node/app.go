@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -16,6 +17,7 @@ import (
 // run at a time.
 type apps struct {
 	installedApps []App
+	bundles       *bundles
 	isolation     sandbox.Isolation
 	dir           string
 	log           *slog.Logger
@@ -26,13 +28,17 @@ type apps struct {
 	standby map[Digest]*standby             // per run: the process for its next instruction
 }
 
-func newApps(cfg Config, dir string) *apps {
+func newApps(cfg Config, dir string) (*apps, error) {
 	iso := sandbox.Sandbox
 	if cfg.Isolation == string(sandbox.None) {
 		iso = sandbox.None
 	}
-	return &apps{installedApps: cfg.Apps, isolation: iso, dir: filepath.Join(dir, "apps"), log: cfg.Log,
-		objects: map[Digest]map[object.ID][]byte{}, state: map[Digest][]byte{}, standby: map[Digest]*standby{}}
+	b, err := openBundles(cfg.Flower, filepath.Join(dir, "fabs"))
+	if err != nil {
+		return nil, err
+	}
+	return &apps{installedApps: cfg.Apps, bundles: b, isolation: iso, dir: filepath.Join(dir, "apps"), log: cfg.Log,
+		objects: map[Digest]map[object.ID][]byte{}, state: map[Digest][]byte{}, standby: map[Digest]*standby{}}, nil
 }
 
 func (a *apps) find(digest Digest) *App {
@@ -45,7 +51,9 @@ func (a *apps) find(digest Digest) *App {
 }
 
 // installed reports whether the app may be asked for on this node.
-func (a *apps) installed(digest Digest) bool { return a.find(digest) != nil }
+func (a *apps) installed(digest Digest) bool {
+	return a.find(digest) != nil || a.bundles.approved(digest)
+}
 
 // cached returns an object of the run's last step, so that an unchanged model is not
 // fetched twice.
@@ -78,11 +86,19 @@ func (a *apps) finish(run Digest) {
 // do has a process of the run's app carry out one instruction, waits for its reply, and
 // for its end.
 func (a *apps) do(ctx context.Context, r *run, in flower.Instruction) (*flower.Reply, error) {
+	if !a.installed(r.body.App) { // not any more: a process may wait from before
+		return nil, fmt.Errorf("app %s is not installed on this node", r.body.App.Short())
+	}
 	p, err := a.claim(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	defer p.close()
+	if p.program.bundle {
+		if in, err = flowerInstruction(in, p.program.settings); err != nil {
+			return nil, err
+		}
+	}
 	reply, err := p.do(ctx, in)
 	if err != nil {
 		return nil, err

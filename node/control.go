@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
+	"github.com/concordat/concordat/internal/flower/fab"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -22,8 +23,11 @@ type control struct {
 	n *Node
 }
 
+// maxControl bounds a request: an app bundle, or the initial arrays of a run.
+const maxControl = fab.MaxSize + 1<<20
+
 func (n *Node) serveControl(ctx context.Context) error {
-	s := grpc.NewServer(grpc.MaxRecvMsgSize(8 << 20))
+	s := grpc.NewServer(grpc.MaxRecvMsgSize(maxControl))
 	concordatv1.RegisterControlServer(s, &control{n: n})
 	done := make(chan struct{})
 	go func() {
@@ -81,6 +85,20 @@ func (c *control) Deny(_ context.Context, q *concordatv1.DenyRequest) (*concorda
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
 	return &concordatv1.DenyResponse{Digest: d.Digest[:], Member: string(d.Member), Kind: string(d.Denial.Kind), Value: d.Denial.Value, Logged: d.Logged}, nil
+}
+
+func (c *control) StopRun(_ context.Context, q *concordatv1.StopRunRequest) (*concordatv1.StopRunResponse, error) {
+	if len(q.GetRequest()) != len(Digest{}) {
+		return nil, status.Error(codes.InvalidArgument, "request is not a digest of 32 bytes")
+	}
+	err := c.n.StopRun(Digest(q.GetRequest()))
+	if errors.Is(err, ErrNotRequested) {
+		return nil, status.Error(codes.NotFound, err.Error())
+	}
+	if err != nil {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return &concordatv1.StopRunResponse{}, nil
 }
 
 // scalar reads a JSON value of the types that Flower's configs have.
@@ -154,6 +172,12 @@ func (n *Node) watch() (wake <-chan struct{}, forget func()) {
 		defer n.eventsMu.Unlock()
 		delete(n.watchers, w)
 	}
+}
+
+func (n *Node) eventCount() int {
+	n.eventsMu.Lock()
+	defer n.eventsMu.Unlock()
+	return len(n.events)
 }
 
 func (n *Node) eventsFrom(i int) []Event {

@@ -282,11 +282,13 @@ func (n *Node) accept(frame []byte) error {
 		return err
 	}
 	n.enclave = e
+	n.joined.Store(true)
 	n.renewLater()
 	n.log.InfoContext(n.ctx, "joined enclave", "instance", e.Instance.String(), "epoch", e.Epoch, "verdict", e.result.Verdict().String())
 	n.tell(Event{Kind: "joined", Instance: e.Instance.String(), Simulated: n.policy.Simulated})
 	n.resume()
 	n.sendRequests()
+	n.sendStops()
 	return nil
 }
 
@@ -325,6 +327,7 @@ func (n *Node) leave(reason string) {
 	n.log.InfoContext(n.ctx, "session ended", "instance", n.enclave.Instance.String(), "reason", reason)
 	n.tell(Event{Kind: "left", Instance: n.enclave.Instance.String(), Reason: reason})
 	n.enclave = nil
+	n.joined.Store(false)
 	n.knock()
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/concordat/concordat/chunkstore/transfer"
@@ -37,6 +38,15 @@ type App struct {
 	NodeConfig map[string]string `yaml:"node_config"`
 }
 
+// Flower says how a node runs the app bundles that its owner has approved.
+type Flower struct {
+	// Environment is the folder of a Python environment (venv) with flwr 1.26 to 1.29 and
+	// whatever the apps import. The owner answers for it: no digest covers it.
+	Environment string         `yaml:"environment"`
+	ReadOnly    []string       `yaml:"read_only"`   // paths that the apps may read beside it: the data
+	NodeConfig  map[string]any `yaml:"node_config"` // what ClientApps read as context.node_config
+}
+
 // How a node approves runs (protocol F17).
 const (
 	ApproveEachRun = "each_run" // the owner says yes to each: the default
@@ -57,12 +67,16 @@ type Config struct {
 	WitnessKey  ed25519.PrivateKey
 	Dir         string // the node's state
 	Apps        []App
-	Approve     string       // [ApproveEachRun] or [ApprovePolicy]; empty is the former
-	Isolation   string       // of apps: "sandbox" (empty) or "none"
-	Control     net.Listener // for the member's own users; nil: no control
-	Log         *slog.Logger
-	Now         func() time.Time // of the node's own clock
-	Observer    func(Event)      // nil, or told what happens, from the loop; must not block
+	Flower      *Flower // how Flower app bundles are run; nil: none is
+	// FlowerControl is where the flwr command of this member's users connects, or nil.
+	// Whoever reaches it may start runs of approved bundles.
+	FlowerControl net.Listener
+	Approve       string       // [ApproveEachRun] or [ApprovePolicy]; empty is the former
+	Isolation     string       // of apps: "sandbox" (empty) or "none"
+	Control       net.Listener // for the member's own users; nil: no control
+	Log           *slog.Logger
+	Now           func() time.Time // of the node's own clock
+	Observer      func(Event)      // nil, or told what happens, from the loop; must not block
 }
 
 // Event is something that happened to a run or a session, for people and tests.
@@ -115,8 +129,9 @@ type Node struct {
 	denials    []journal.Denial // taken by hand, and not in the log yet
 	apps       *apps
 
-	eventsMu sync.Mutex // owns the two below
-	events   []Event    // appended by the loop alone
+	joined   atomic.Bool // whether enclave is set, for others than the loop
+	eventsMu sync.Mutex  // owns the two below
+	events   []Event     // appended by the loop alone
 	watchers map[chan struct{}]bool
 }
 
@@ -168,7 +183,9 @@ func New(cfg Config) (*Node, error) {
 	n.peer = relay.New(relay.Config{Conn: cfg.Conn, Federation: n.fed, Self: relay.Node(n.id), Signer: cfg.Signer,
 		Credential: cfg.Credential, Witness: n.witnessName(), Witnessed: n.witnessedSize, Log: n.log})
 	n.chunks = transfer.NewClient(cfg.Conn)
-	n.apps = newApps(cfg, n.dir)
+	if n.apps, err = newApps(cfg, n.dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("node: %w", err), n.close())
+	}
 	return n, nil
 }
 
@@ -203,6 +220,9 @@ func (n *Node) Run(ctx context.Context) error {
 	parts := []func(context.Context) error{n.peer.Run}
 	if n.cfg.Control != nil {
 		parts = append(parts, n.serveControl)
+	}
+	if n.cfg.FlowerControl != nil {
+		parts = append(parts, n.serveFlower)
 	}
 	err := loop.Run(n.loop, n.peer.Events(), n.event, parts...)
 	return errors.Join(err, n.close())

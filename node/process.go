@@ -8,13 +8,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
-	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/flower/grpcapp"
 	"github.com/concordat/concordat/internal/loop"
@@ -23,13 +20,14 @@ import (
 
 // process is one start of an app: it takes one instruction, answers it, and ends.
 type process struct {
-	app   *flower.App
-	box   *sandbox.Process
-	close func() // ends it and removes what was made for it; called once
+	program *program
+	app     *flower.App
+	box     *sandbox.Process
+	close   func() // ends it and removes what was made for it; called once
 }
 
-// start starts the run's app. The executable is the one that the policy lists, by digest,
-// at every start. The caller closes the process, which ends with ctx at the latest.
+// start starts the run's app, which is compared with the digest that the policy lists at
+// every start. The caller closes the process, which ends with ctx at the latest.
 func (a *apps) start(ctx context.Context, r *run) (p *process, err error) {
 	var undo []func()
 	closeAll := func() {
@@ -42,63 +40,34 @@ func (a *apps) start(ctx context.Context, r *run) (p *process, err error) {
 			closeAll()
 		}
 	}()
-	app := a.find(r.body.App)
-	if app == nil {
-		return nil, fmt.Errorf("app %s is not installed on this node", r.body.App.Short())
-	}
-	if err := checkExecutable(app.Command[0], app.Digest); err != nil {
+	x, err := a.program(r)
+	if err != nil {
 		return nil, err
 	}
-	var config map[string]any
-	if err := cose.Unmarshal(r.config, &config); err != nil {
-		return nil, fmt.Errorf("config of the run: %w", err)
-	}
 	a.mu.Lock()
-	state := a.state[r.digest]
+	x.config.State = a.state[r.digest]
 	a.mu.Unlock()
-	nodeConfig := map[string]any{}
-	for k, v := range app.NodeConfig {
-		nodeConfig[k] = v
-	}
-	fl, err := flower.NewApp(flower.Config{RunID: r.body.RunID, NodeID: nodeNumber(r.n.id), NodeConfig: nodeConfig, RunConfig: runConfig(config), State: state})
+	fl, err := flower.NewApp(x.config)
 	if err != nil {
 		return nil, err
 	}
 	undo = append(undo, fl.Close)
-	if err := os.MkdirAll(a.dir, 0o700); err != nil {
-		return nil, err
-	}
-	home, err := os.MkdirTemp(a.dir, "home-")
+	at, err := a.place()
 	if err != nil {
 		return nil, err
 	}
-	undo = append(undo, func() { os.RemoveAll(home) })
-	// A Unix socket's path is short; the node's own directory may not be.
-	sockDir, err := os.MkdirTemp("", "concordat-")
-	if err != nil {
-		return nil, err
-	}
-	undo = append(undo, func() { os.RemoveAll(sockDir) })
-	socket := filepath.Join(sockDir, "app.sock")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		return nil, err
-	}
+	undo = append(undo, at.remove)
 	ctx, cancel := context.WithCancel(ctx)
 	served := make(chan error, 1)
-	go func() { served <- grpcapp.Serve(ctx, l, fl) }()
+	go func() { served <- grpcapp.Serve(ctx, at.listener, fl) }()
 	undo = append(undo, func() { cancel(); <-served })
 	out := &lines{log: a.log.With("run", r.digest.Short())}
-	box, err := sandbox.Start(ctx, sandbox.Config{
-		Command: append(append([]string(nil), app.Command...), "--insecure", "--clientappio-api-address", "unix://"+socket, "--token", fl.Token()),
-		Dir:     home, Socket: socket, ReadOnly: append(append(sandbox.System(), filepath.Dir(app.Command[0])), app.ReadOnly...),
-		Isolation: a.isolation, Stdout: out, Stderr: out,
-	})
+	box, err := a.launch(ctx, x, at, "--clientappio-api-address", fl.Token(), out)
 	if err != nil {
 		return nil, err
 	}
 	undo = append(undo, func() { box.Stop() })
-	return &process{app: fl, box: box, close: closeAll}, nil
+	return &process{program: x, app: fl, box: box, close: closeAll}, nil
 }
 
 // do has the process carry out one instruction. When it returns, the process has handed

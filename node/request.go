@@ -31,6 +31,7 @@ type request struct {
 	notAfter time.Time
 	sentTo   attestation.ID // the enclave that has it, or none
 	answered bool           // a run was offered for it, or it was refused
+	stop     bool           // its user wants it to end
 }
 
 // requestLife is how long an enclave may take a request.
@@ -91,6 +92,55 @@ func (n *Node) startRun(q RunRequest) (Digest, error) {
 	return r.digest, nil
 }
 
+// StopRun ends the run of a request that this node signed, or takes the request back
+// if no enclave has taken it. It returns when that is on its way: an event tells of the
+// end. It may be called while Run runs, from any goroutine.
+func (n *Node) StopRun(request Digest) error {
+	done := make(chan error, 1)
+	n.loop.Post(func() { done <- n.stopRun(request) })
+	select {
+	case err := <-done:
+		return err
+	case <-n.ctx.Done():
+		return errors.New("node: stopped")
+	}
+}
+
+func (n *Node) stopRun(request Digest) error {
+	r := n.ownRequest(request)
+	if r == nil {
+		return fmt.Errorf("%w: request %s", ErrNotRequested, request.Short())
+	}
+	r.stop = true
+	if r.sentTo.IsZero() { // no enclave knows of it
+		r.answered = true
+		n.tell(Event{Kind: "refused", Request: request, Reason: "taken back by its user"})
+		return nil
+	}
+	n.sendStops()
+	return nil
+}
+
+// ErrNotRequested is returned for a run that no user of this node asked for since it
+// started.
+var ErrNotRequested = errors.New("node: this node did not ask for such a run since it started")
+
+// sendStops tells the joined enclave what is to end; one that ended it before takes no
+// notice.
+func (n *Node) sendStops() {
+	if n.enclave == nil {
+		return
+	}
+	for _, r := range n.requests {
+		if !r.stop || r.sentTo.IsZero() {
+			continue
+		}
+		if err := n.send(&session.StopRun{Request: r.digest}); err != nil {
+			n.log.WarnContext(n.ctx, "stop waits for an enclave", "request", r.digest.Short(), "reason", err.Error())
+		}
+	}
+}
+
 // sendRequests hands what waits to the joined enclave: also what an enclave before it
 // took and did not answer.
 func (n *Node) sendRequests() {
@@ -99,6 +149,11 @@ func (n *Node) sendRequests() {
 	}
 	for _, r := range n.requests {
 		if r.sentTo == n.enclave.Instance || r.answered || n.cfg.Now().After(r.notAfter) {
+			continue
+		}
+		if r.stop { // the enclave that took it is gone, and offered no run for it
+			r.answered, r.stop = true, false
+			n.tell(Event{Kind: "refused", Request: r.digest, Reason: "taken back by its user"})
 			continue
 		}
 		if err := n.send(r.msg); err != nil {
@@ -123,7 +178,7 @@ func (n *Node) ownRequest(digest Digest) *request {
 func (n *Node) refusedBy(m *session.Refused) error {
 	n.log.WarnContext(n.ctx, "the enclave refused", "subject", m.Subject.Short(), "code", m.Code)
 	if own := n.ownRequest(m.Subject); own != nil {
-		own.answered = true
+		own.answered, own.stop = true, false
 	}
 	n.tell(Event{Kind: "refused", Request: m.Subject, Reason: "the enclave refused it: " + m.Code})
 	return nil

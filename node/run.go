@@ -266,6 +266,9 @@ func (n *Node) runEnded(m *session.Ended) error {
 	}
 	delete(n.runs, r.digest)
 	n.apps.finish(r.digest)
+	if own := n.ownRequest(r.request); own != nil {
+		own.stop = false
+	}
 	n.log.InfoContext(n.ctx, "run ended", "run", r.digest.Short(), "outcome", body.Outcome, "code", body.Code)
 	n.whenWitnessed(s.Digest(), func() {
 		snap := n.snapshotOf(r.digest)

@@ -17,6 +17,7 @@ import (
 	"github.com/concordat/concordat/internal/daemon/dial"
 	"github.com/concordat/concordat/internal/daemon/keyfile"
 	"github.com/concordat/concordat/internal/daemon/metrics"
+	flowercontrol "github.com/concordat/concordat/internal/flower/control"
 	"github.com/concordat/concordat/node"
 	"github.com/concordat/concordat/policy"
 )
@@ -33,9 +34,11 @@ type nodeSettings struct {
 	WitnessKey string           `yaml:"witness_key"` // empty: witness.key beside the key, if it is there
 	Control    string           `yaml:"control"`     // unix:///path; empty: control.sock in the data directory
 	Apps       []node.App       `yaml:"apps"`
-	Approve    string           `yaml:"approve"`   // "each_run" (empty) or "policy"
-	Isolation  string           `yaml:"isolation"` // "sandbox" (empty) or "none"
-	Metrics    string           `yaml:"metrics"`   // TCP address for GET /metrics; empty: none
+	Flower     *node.Flower     `yaml:"flower,omitempty"`         // how Flower app bundles are run; absent: none is
+	FlowerCtl  string           `yaml:"flower_control,omitempty"` // loopback address for the flwr command, such as 127.0.0.1:9093; empty: none
+	Approve    string           `yaml:"approve"`                  // "each_run" (empty) or "policy"
+	Isolation  string           `yaml:"isolation"`                // "sandbox" (empty) or "none"
+	Metrics    string           `yaml:"metrics"`                  // TCP address for GET /metrics; empty: none
 	Log        daemon.LogConfig `yaml:"log"`
 }
 
@@ -56,6 +59,7 @@ sealed updates. Its member's users reach it over a Unix socket ("concordat run")
 A node belongs to one member. It makes its own keys, which never leave it ("concordat node enroll"); its
 member certifies the public half ("concordat member certify"), and nobody else can.`,
 		Example: `  concordat node --link link.example:7443 --key /etc/concordat/node.key --policy federation.policy --data /var/lib/concordat
+  concordat node --config node.yaml --flower-control 127.0.0.1:9093
   concordat node --config node.yaml --print-config`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -80,6 +84,7 @@ member certifies the public half ("concordat member certify"), and nobody else c
 	f.StringVar(&flags.WitnessKey, "witness-key", "", "key with which the node cosigns the log (default witness.key beside the key, if it is there)")
 	f.StringVar(&member, "member", "", "the node's member (default as the credential says)")
 	f.StringVar(&flags.Control, "control", "", "unix:///path of the socket for the member's users (default control.sock in the data directory)")
+	f.StringVar(&flags.FlowerCtl, "flower-control", "", "loopback address where the flwr command (1.26 to 1.29) connects, such as 127.0.0.1:9093 (default none)")
 	f.BoolVar(&printConfig, "print-config", false, "print the configuration in force, as YAML, and end")
 	cmd.AddCommand(newNodeEnrollCommand(), newNodeTrustCommand(), newNodeDenyCommand())
 	return cmd
@@ -98,6 +103,7 @@ func nodeSettingsOf(cmd *cobra.Command, file string, flags nodeSettings) (nodeSe
 		"policy": func() { s.Policy = flags.Policy }, "data": func() { s.Data = flags.Data },
 		"credential": func() { s.Credential = flags.Credential }, "witness-key": func() { s.WitnessKey = flags.WitnessKey },
 		"member": func() { s.Member = flags.Member }, "control": func() { s.Control = flags.Control },
+		"flower-control": func() { s.FlowerCtl = flags.FlowerCtl },
 	} {
 		if cmd.Flags().Changed(name) {
 			set()
@@ -123,6 +129,9 @@ func nodeSettingsOf(cmd *cobra.Command, file string, flags nodeSettings) (nodeSe
 			return s, err
 		}
 		s.Control = unixPrefix + path
+	}
+	if s.FlowerCtl != "" && s.Flower == nil {
+		return s, usagef("--flower-control serves runs of Flower app bundles, and the config has no flower section that says how to run them")
 	}
 	for i, a := range s.Apps {
 		if len(a.Command) == 0 || !filepath.IsAbs(a.Command[0]) {
@@ -166,8 +175,17 @@ func runNode(ctx context.Context, cmd *cobra.Command, s nodeSettings) error {
 		return err
 	}
 	defer release()
+	if s.FlowerCtl != "" {
+		if cfg.FlowerControl, err = flowercontrol.Listen(s.FlowerCtl); err != nil {
+			return usage(fmt.Errorf("flower control: %w", err))
+		}
+		log.Info("the flwr command may connect", "address", cfg.FlowerControl.Addr().String())
+	}
 	n, err := node.New(cfg)
 	if err != nil {
+		if cfg.FlowerControl != nil {
+			err = errors.Join(err, cfg.FlowerControl.Close())
+		}
 		return errors.Join(err, cfg.Control.Close())
 	}
 	return daemon.Run(ctx, append(parts, daemon.Part{Name: "node", Run: n.Run})...)
@@ -175,7 +193,7 @@ func runNode(ctx context.Context, cmd *cobra.Command, s nodeSettings) error {
 
 // config reads the files that s names.
 func (s nodeSettings) config() (node.Config, error) {
-	c := node.Config{Dir: s.Data, Apps: s.Apps, Approve: s.Approve, Isolation: s.Isolation, Member: s.Member}
+	c := node.Config{Dir: s.Data, Apps: s.Apps, Flower: s.Flower, Approve: s.Approve, Isolation: s.Isolation, Member: s.Member}
 	chain, err := loadChain(s.Policy)
 	if err != nil {
 		return c, err

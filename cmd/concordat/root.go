@@ -27,6 +27,7 @@ Exit status: 0 pass, 1 fail, 2 usage, 3 incomplete (something needed is missing)
 	root.PersistentFlags().String("output", outputHuman, `how to print: "human" or "json"`)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
+		newAppCommand(),
 		newAppraiseCommand(),
 		newBenchCommand(),
 		newDemoCommand(),

@@ -26,7 +26,7 @@ come back to your node alone. The node signs the request, the enclave checks it 
 every node checks the same before its app starts.`,
 	}
 	cmd.PersistentFlags().String("control", defaultControl, "unix:///path of the node's control socket")
-	cmd.AddCommand(newRunStartCommand(), newRunListCommand(), newRunWatchCommand(), newRunApproveCommand(), newRunBundleCommand(), newRunModelCommand())
+	cmd.AddCommand(newRunStartCommand(), newRunListCommand(), newRunWatchCommand(), newRunApproveCommand(), newRunStopCommand(), newRunBundleCommand(), newRunModelCommand())
 	return cmd
 }
 

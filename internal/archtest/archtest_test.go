@@ -24,7 +24,7 @@ var layers = [][]string{
 	{"verifier/internal/check"},
 	{"verifier/internal/events"},
 	{"verifier"},
-	{"api"},
+	{"api", "internal/flower/fab"},
 	{"internal/session", "internal/relay", "internal/loop", "internal/flower", "internal/sandbox", "internal/daemon", "chunkstore/transfer", "chunkstore/pack", "chunkstore/storetest",
 		"verifier/crosscheck", "attestation/collect", "attestation/sim", "internal/durable/faultfs"},
 	{"enclave", "node", "link"},

@@ -31,6 +31,13 @@ type RunRequest struct {
 	Initial   [][]byte // objects of the initial arrays, post-order, the root RecordDict last
 }
 
+// StopRun (node to enclave) ends a run that the node asked for, or takes its request
+// back.
+type StopRun struct {
+	_       struct{} `cbor:",toarray"`
+	Request Digest   // of the run request's statement
+}
+
 // RunOffer (enclave to node) shows the run statement to a node of its cohort.
 type RunOffer struct {
 	_         struct{} `cbor:",toarray"`
@@ -169,6 +176,7 @@ type Leave struct {
 }
 
 func (*RunRequest) kind() string   { return "run-request" }
+func (*StopRun) kind() string      { return "stop-run" }
 func (*RunOffer) kind() string     { return "run-offer" }
 func (*RunAccept) kind() string    { return "run-accept" }
 func (*RunDecline) kind() string   { return "run-decline" }
@@ -188,6 +196,7 @@ func (*Leave) kind() string        { return "leave" }
 // messages makes an empty message of each kind.
 var messages = map[string]func() Message{
 	"run-request":  func() Message { return new(RunRequest) },
+	"stop-run":     func() Message { return new(StopRun) },
 	"run-offer":    func() Message { return new(RunOffer) },
 	"run-accept":   func() Message { return new(RunAccept) },
 	"run-decline":  func() Message { return new(RunDecline) },

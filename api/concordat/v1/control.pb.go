@@ -363,6 +363,419 @@ func (x *DenyResponse) GetLogged() bool {
 	return false
 }
 
+type StopRunRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       []byte                 `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"` // digest of the signed run request
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopRunRequest) Reset() {
+	*x = StopRunRequest{}
+	mi := &file_concordat_v1_control_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopRunRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopRunRequest) ProtoMessage() {}
+
+func (x *StopRunRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_control_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopRunRequest.ProtoReflect.Descriptor instead.
+func (*StopRunRequest) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *StopRunRequest) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+type StopRunResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopRunResponse) Reset() {
+	*x = StopRunResponse{}
+	mi := &file_concordat_v1_control_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopRunResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopRunResponse) ProtoMessage() {}
+
+func (x *StopRunResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_control_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopRunResponse.ProtoReflect.Descriptor instead.
+func (*StopRunResponse) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{7}
+}
+
+type ApproveAppRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fab           []byte                 `protobuf:"bytes,1,opt,name=fab,proto3" json:"fab,omitempty"` // the whole bundle
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveAppRequest) Reset() {
+	*x = ApproveAppRequest{}
+	mi := &file_concordat_v1_control_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveAppRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveAppRequest) ProtoMessage() {}
+
+func (x *ApproveAppRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_control_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveAppRequest.ProtoReflect.Descriptor instead.
+func (*ApproveAppRequest) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ApproveAppRequest) GetFab() []byte {
+	if x != nil {
+		return x.Fab
+	}
+	return nil
+}
+
+type ApproveAppResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	App           *App                   `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveAppResponse) Reset() {
+	*x = ApproveAppResponse{}
+	mi := &file_concordat_v1_control_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveAppResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveAppResponse) ProtoMessage() {}
+
+func (x *ApproveAppResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_control_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveAppResponse.ProtoReflect.Descriptor instead.
+func (*ApproveAppResponse) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ApproveAppResponse) GetApp() *App {
+	if x != nil {
+		return x.App
+	}
+	return nil
+}
+
+type RevokeAppRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        []byte                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeAppRequest) Reset() {
+	*x = RevokeAppRequest{}
+	mi := &file_concordat_v1_control_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeAppRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeAppRequest) ProtoMessage() {}
+
+func (x *RevokeAppRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_control_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeAppRequest.ProtoReflect.Descriptor instead.
+func (*RevokeAppRequest) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RevokeAppRequest) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+type RevokeAppResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeAppResponse) Reset() {
+	*x = RevokeAppResponse{}
+	mi := &file_concordat_v1_control_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeAppResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeAppResponse) ProtoMessage() {}
+
+func (x *RevokeAppResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_control_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeAppResponse.ProtoReflect.Descriptor instead.
+func (*RevokeAppResponse) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{11}
+}
+
+type ListAppsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAppsRequest) Reset() {
+	*x = ListAppsRequest{}
+	mi := &file_concordat_v1_control_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAppsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAppsRequest) ProtoMessage() {}
+
+func (x *ListAppsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_control_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAppsRequest.ProtoReflect.Descriptor instead.
+func (*ListAppsRequest) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{12}
+}
+
+type ListAppsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Apps          []*App                 `protobuf:"bytes,1,rep,name=apps,proto3" json:"apps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAppsResponse) Reset() {
+	*x = ListAppsResponse{}
+	mi := &file_concordat_v1_control_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAppsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAppsResponse) ProtoMessage() {}
+
+func (x *ListAppsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_control_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAppsResponse.ProtoReflect.Descriptor instead.
+func (*ListAppsResponse) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ListAppsResponse) GetApps() []*App {
+	if x != nil {
+		return x.Apps
+	}
+	return nil
+}
+
+// An app that a node may be asked to run.
+type App struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digest        []byte                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`         // "fab" or "executable"
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`         // "publisher/name" of a bundle, the path of an executable
+	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`   // of a bundle
+	Strategy      string                 `protobuf:"bytes,5,opt,name=strategy,proto3" json:"strategy,omitempty"` // that the bundle names, or empty
+	InPolicy      bool                   `protobuf:"varint,6,opt,name=in_policy,json=inPolicy,proto3" json:"in_policy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *App) Reset() {
+	*x = App{}
+	mi := &file_concordat_v1_control_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *App) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*App) ProtoMessage() {}
+
+func (x *App) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_control_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use App.ProtoReflect.Descriptor instead.
+func (*App) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *App) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *App) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *App) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *App) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *App) GetStrategy() string {
+	if x != nil {
+		return x.Strategy
+	}
+	return ""
+}
+
+func (x *App) GetInPolicy() bool {
+	if x != nil {
+		return x.InPolicy
+	}
+	return false
+}
+
 type WatchRunsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Request       []byte                 `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"` // only this request's run; empty: all
@@ -373,7 +786,7 @@ type WatchRunsRequest struct {
 
 func (x *WatchRunsRequest) Reset() {
 	*x = WatchRunsRequest{}
-	mi := &file_concordat_v1_control_proto_msgTypes[6]
+	mi := &file_concordat_v1_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +798,7 @@ func (x *WatchRunsRequest) String() string {
 func (*WatchRunsRequest) ProtoMessage() {}
 
 func (x *WatchRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[6]
+	mi := &file_concordat_v1_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +811,7 @@ func (x *WatchRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunsRequest.ProtoReflect.Descriptor instead.
 func (*WatchRunsRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WatchRunsRequest) GetRequest() []byte {
@@ -436,7 +849,7 @@ type WatchRunsResponse struct {
 
 func (x *WatchRunsResponse) Reset() {
 	*x = WatchRunsResponse{}
-	mi := &file_concordat_v1_control_proto_msgTypes[7]
+	mi := &file_concordat_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -448,7 +861,7 @@ func (x *WatchRunsResponse) String() string {
 func (*WatchRunsResponse) ProtoMessage() {}
 
 func (x *WatchRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[7]
+	mi := &file_concordat_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -461,7 +874,7 @@ func (x *WatchRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunsResponse.ProtoReflect.Descriptor instead.
 func (*WatchRunsResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchRunsResponse) GetRun() []byte {
@@ -564,7 +977,7 @@ type GetBundleRequest struct {
 
 func (x *GetBundleRequest) Reset() {
 	*x = GetBundleRequest{}
-	mi := &file_concordat_v1_control_proto_msgTypes[8]
+	mi := &file_concordat_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -576,7 +989,7 @@ func (x *GetBundleRequest) String() string {
 func (*GetBundleRequest) ProtoMessage() {}
 
 func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[8]
+	mi := &file_concordat_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -589,7 +1002,7 @@ func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleRequest.ProtoReflect.Descriptor instead.
 func (*GetBundleRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetBundleRequest) GetRun() []byte {
@@ -608,7 +1021,7 @@ type GetBundleResponse struct {
 
 func (x *GetBundleResponse) Reset() {
 	*x = GetBundleResponse{}
-	mi := &file_concordat_v1_control_proto_msgTypes[9]
+	mi := &file_concordat_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -620,7 +1033,7 @@ func (x *GetBundleResponse) String() string {
 func (*GetBundleResponse) ProtoMessage() {}
 
 func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[9]
+	mi := &file_concordat_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -633,7 +1046,7 @@ func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleResponse.ProtoReflect.Descriptor instead.
 func (*GetBundleResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetBundleResponse) GetData() []byte {
@@ -652,7 +1065,7 @@ type GetModelRequest struct {
 
 func (x *GetModelRequest) Reset() {
 	*x = GetModelRequest{}
-	mi := &file_concordat_v1_control_proto_msgTypes[10]
+	mi := &file_concordat_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +1077,7 @@ func (x *GetModelRequest) String() string {
 func (*GetModelRequest) ProtoMessage() {}
 
 func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[10]
+	mi := &file_concordat_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +1090,7 @@ func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelRequest.ProtoReflect.Descriptor instead.
 func (*GetModelRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetModelRequest) GetRun() []byte {
@@ -696,7 +1109,7 @@ type GetModelResponse struct {
 
 func (x *GetModelResponse) Reset() {
 	*x = GetModelResponse{}
-	mi := &file_concordat_v1_control_proto_msgTypes[11]
+	mi := &file_concordat_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +1121,7 @@ func (x *GetModelResponse) String() string {
 func (*GetModelResponse) ProtoMessage() {}
 
 func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[11]
+	mi := &file_concordat_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +1134,7 @@ func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelResponse.ProtoReflect.Descriptor instead.
 func (*GetModelResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetModelResponse) GetData() []byte {
@@ -759,7 +1172,27 @@ const file_concordat_v1_control_proto_rawDesc = "" +
 	"\x06member\x18\x02 \x01(\tR\x06member\x12\x12\n" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05value\x18\x04 \x01(\fR\x05value\x12\x16\n" +
-	"\x06logged\x18\x05 \x01(\bR\x06logged\"D\n" +
+	"\x06logged\x18\x05 \x01(\bR\x06logged\"*\n" +
+	"\x0eStopRunRequest\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\fR\arequest\"\x11\n" +
+	"\x0fStopRunResponse\"%\n" +
+	"\x11ApproveAppRequest\x12\x10\n" +
+	"\x03fab\x18\x01 \x01(\fR\x03fab\"9\n" +
+	"\x12ApproveAppResponse\x12#\n" +
+	"\x03app\x18\x01 \x01(\v2\x11.concordat.v1.AppR\x03app\"*\n" +
+	"\x10RevokeAppRequest\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\fR\x06digest\"\x13\n" +
+	"\x11RevokeAppResponse\"\x11\n" +
+	"\x0fListAppsRequest\"9\n" +
+	"\x10ListAppsResponse\x12%\n" +
+	"\x04apps\x18\x01 \x03(\v2\x11.concordat.v1.AppR\x04apps\"\x98\x01\n" +
+	"\x03App\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x1a\n" +
+	"\bstrategy\x18\x05 \x01(\tR\bstrategy\x12\x1b\n" +
+	"\tin_policy\x18\x06 \x01(\bR\binPolicy\"D\n" +
 	"\x10WatchRunsRequest\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\"\xbf\x03\n" +
@@ -790,13 +1223,18 @@ const file_concordat_v1_control_proto_rawDesc = "" +
 	"\x0fGetModelRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\"&\n" +
 	"\x10GetModelResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xd1\x03\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\x83\x06\n" +
 	"\aControl\x12I\n" +
 	"\bStartRun\x12\x1d.concordat.v1.StartRunRequest\x1a\x1e.concordat.v1.StartRunResponse\x12O\n" +
 	"\n" +
 	"ApproveRun\x12\x1f.concordat.v1.ApproveRunRequest\x1a .concordat.v1.ApproveRunResponse\x12=\n" +
 	"\x04Deny\x12\x19.concordat.v1.DenyRequest\x1a\x1a.concordat.v1.DenyResponse\x12N\n" +
-	"\tWatchRuns\x12\x1e.concordat.v1.WatchRunsRequest\x1a\x1f.concordat.v1.WatchRunsResponse0\x01\x12N\n" +
+	"\tWatchRuns\x12\x1e.concordat.v1.WatchRunsRequest\x1a\x1f.concordat.v1.WatchRunsResponse0\x01\x12F\n" +
+	"\aStopRun\x12\x1c.concordat.v1.StopRunRequest\x1a\x1d.concordat.v1.StopRunResponse\x12O\n" +
+	"\n" +
+	"ApproveApp\x12\x1f.concordat.v1.ApproveAppRequest\x1a .concordat.v1.ApproveAppResponse\x12L\n" +
+	"\tRevokeApp\x12\x1e.concordat.v1.RevokeAppRequest\x1a\x1f.concordat.v1.RevokeAppResponse\x12I\n" +
+	"\bListApps\x12\x1d.concordat.v1.ListAppsRequest\x1a\x1e.concordat.v1.ListAppsResponse\x12N\n" +
 	"\tGetBundle\x12\x1e.concordat.v1.GetBundleRequest\x1a\x1f.concordat.v1.GetBundleResponse0\x01\x12K\n" +
 	"\bGetModel\x12\x1d.concordat.v1.GetModelRequest\x1a\x1e.concordat.v1.GetModelResponse0\x01B=Z;github.com/concordat/concordat/api/concordat/v1;concordatv1b\x06proto3"
 
@@ -812,7 +1250,7 @@ func file_concordat_v1_control_proto_rawDescGZIP() []byte {
 	return file_concordat_v1_control_proto_rawDescData
 }
 
-var file_concordat_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_concordat_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_concordat_v1_control_proto_goTypes = []any{
 	(*StartRunRequest)(nil),    // 0: concordat.v1.StartRunRequest
 	(*StartRunResponse)(nil),   // 1: concordat.v1.StartRunResponse
@@ -820,35 +1258,54 @@ var file_concordat_v1_control_proto_goTypes = []any{
 	(*ApproveRunResponse)(nil), // 3: concordat.v1.ApproveRunResponse
 	(*DenyRequest)(nil),        // 4: concordat.v1.DenyRequest
 	(*DenyResponse)(nil),       // 5: concordat.v1.DenyResponse
-	(*WatchRunsRequest)(nil),   // 6: concordat.v1.WatchRunsRequest
-	(*WatchRunsResponse)(nil),  // 7: concordat.v1.WatchRunsResponse
-	(*GetBundleRequest)(nil),   // 8: concordat.v1.GetBundleRequest
-	(*GetBundleResponse)(nil),  // 9: concordat.v1.GetBundleResponse
-	(*GetModelRequest)(nil),    // 10: concordat.v1.GetModelRequest
-	(*GetModelResponse)(nil),   // 11: concordat.v1.GetModelResponse
-	nil,                        // 12: concordat.v1.StartRunRequest.ConfigEntry
-	nil,                        // 13: concordat.v1.WatchRunsResponse.MetricsEntry
+	(*StopRunRequest)(nil),     // 6: concordat.v1.StopRunRequest
+	(*StopRunResponse)(nil),    // 7: concordat.v1.StopRunResponse
+	(*ApproveAppRequest)(nil),  // 8: concordat.v1.ApproveAppRequest
+	(*ApproveAppResponse)(nil), // 9: concordat.v1.ApproveAppResponse
+	(*RevokeAppRequest)(nil),   // 10: concordat.v1.RevokeAppRequest
+	(*RevokeAppResponse)(nil),  // 11: concordat.v1.RevokeAppResponse
+	(*ListAppsRequest)(nil),    // 12: concordat.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),   // 13: concordat.v1.ListAppsResponse
+	(*App)(nil),                // 14: concordat.v1.App
+	(*WatchRunsRequest)(nil),   // 15: concordat.v1.WatchRunsRequest
+	(*WatchRunsResponse)(nil),  // 16: concordat.v1.WatchRunsResponse
+	(*GetBundleRequest)(nil),   // 17: concordat.v1.GetBundleRequest
+	(*GetBundleResponse)(nil),  // 18: concordat.v1.GetBundleResponse
+	(*GetModelRequest)(nil),    // 19: concordat.v1.GetModelRequest
+	(*GetModelResponse)(nil),   // 20: concordat.v1.GetModelResponse
+	nil,                        // 21: concordat.v1.StartRunRequest.ConfigEntry
+	nil,                        // 22: concordat.v1.WatchRunsResponse.MetricsEntry
 }
 var file_concordat_v1_control_proto_depIdxs = []int32{
-	12, // 0: concordat.v1.StartRunRequest.config:type_name -> concordat.v1.StartRunRequest.ConfigEntry
-	13, // 1: concordat.v1.WatchRunsResponse.metrics:type_name -> concordat.v1.WatchRunsResponse.MetricsEntry
-	0,  // 2: concordat.v1.Control.StartRun:input_type -> concordat.v1.StartRunRequest
-	2,  // 3: concordat.v1.Control.ApproveRun:input_type -> concordat.v1.ApproveRunRequest
-	4,  // 4: concordat.v1.Control.Deny:input_type -> concordat.v1.DenyRequest
-	6,  // 5: concordat.v1.Control.WatchRuns:input_type -> concordat.v1.WatchRunsRequest
-	8,  // 6: concordat.v1.Control.GetBundle:input_type -> concordat.v1.GetBundleRequest
-	10, // 7: concordat.v1.Control.GetModel:input_type -> concordat.v1.GetModelRequest
-	1,  // 8: concordat.v1.Control.StartRun:output_type -> concordat.v1.StartRunResponse
-	3,  // 9: concordat.v1.Control.ApproveRun:output_type -> concordat.v1.ApproveRunResponse
-	5,  // 10: concordat.v1.Control.Deny:output_type -> concordat.v1.DenyResponse
-	7,  // 11: concordat.v1.Control.WatchRuns:output_type -> concordat.v1.WatchRunsResponse
-	9,  // 12: concordat.v1.Control.GetBundle:output_type -> concordat.v1.GetBundleResponse
-	11, // 13: concordat.v1.Control.GetModel:output_type -> concordat.v1.GetModelResponse
-	8,  // [8:14] is the sub-list for method output_type
-	2,  // [2:8] is the sub-list for method input_type
-	2,  // [2:2] is the sub-list for extension type_name
-	2,  // [2:2] is the sub-list for extension extendee
-	0,  // [0:2] is the sub-list for field type_name
+	21, // 0: concordat.v1.StartRunRequest.config:type_name -> concordat.v1.StartRunRequest.ConfigEntry
+	14, // 1: concordat.v1.ApproveAppResponse.app:type_name -> concordat.v1.App
+	14, // 2: concordat.v1.ListAppsResponse.apps:type_name -> concordat.v1.App
+	22, // 3: concordat.v1.WatchRunsResponse.metrics:type_name -> concordat.v1.WatchRunsResponse.MetricsEntry
+	0,  // 4: concordat.v1.Control.StartRun:input_type -> concordat.v1.StartRunRequest
+	2,  // 5: concordat.v1.Control.ApproveRun:input_type -> concordat.v1.ApproveRunRequest
+	4,  // 6: concordat.v1.Control.Deny:input_type -> concordat.v1.DenyRequest
+	15, // 7: concordat.v1.Control.WatchRuns:input_type -> concordat.v1.WatchRunsRequest
+	6,  // 8: concordat.v1.Control.StopRun:input_type -> concordat.v1.StopRunRequest
+	8,  // 9: concordat.v1.Control.ApproveApp:input_type -> concordat.v1.ApproveAppRequest
+	10, // 10: concordat.v1.Control.RevokeApp:input_type -> concordat.v1.RevokeAppRequest
+	12, // 11: concordat.v1.Control.ListApps:input_type -> concordat.v1.ListAppsRequest
+	17, // 12: concordat.v1.Control.GetBundle:input_type -> concordat.v1.GetBundleRequest
+	19, // 13: concordat.v1.Control.GetModel:input_type -> concordat.v1.GetModelRequest
+	1,  // 14: concordat.v1.Control.StartRun:output_type -> concordat.v1.StartRunResponse
+	3,  // 15: concordat.v1.Control.ApproveRun:output_type -> concordat.v1.ApproveRunResponse
+	5,  // 16: concordat.v1.Control.Deny:output_type -> concordat.v1.DenyResponse
+	16, // 17: concordat.v1.Control.WatchRuns:output_type -> concordat.v1.WatchRunsResponse
+	7,  // 18: concordat.v1.Control.StopRun:output_type -> concordat.v1.StopRunResponse
+	9,  // 19: concordat.v1.Control.ApproveApp:output_type -> concordat.v1.ApproveAppResponse
+	11, // 20: concordat.v1.Control.RevokeApp:output_type -> concordat.v1.RevokeAppResponse
+	13, // 21: concordat.v1.Control.ListApps:output_type -> concordat.v1.ListAppsResponse
+	18, // 22: concordat.v1.Control.GetBundle:output_type -> concordat.v1.GetBundleResponse
+	20, // 23: concordat.v1.Control.GetModel:output_type -> concordat.v1.GetModelResponse
+	14, // [14:24] is the sub-list for method output_type
+	4,  // [4:14] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_concordat_v1_control_proto_init() }
@@ -862,7 +1319,7 @@ func file_concordat_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_concordat_v1_control_proto_rawDesc), len(file_concordat_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

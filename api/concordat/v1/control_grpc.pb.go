@@ -27,6 +27,10 @@ const (
 	Control_ApproveRun_FullMethodName = "/concordat.v1.Control/ApproveRun"
 	Control_Deny_FullMethodName       = "/concordat.v1.Control/Deny"
 	Control_WatchRuns_FullMethodName  = "/concordat.v1.Control/WatchRuns"
+	Control_StopRun_FullMethodName    = "/concordat.v1.Control/StopRun"
+	Control_ApproveApp_FullMethodName = "/concordat.v1.Control/ApproveApp"
+	Control_RevokeApp_FullMethodName  = "/concordat.v1.Control/RevokeApp"
+	Control_ListApps_FullMethodName   = "/concordat.v1.Control/ListApps"
 	Control_GetBundle_FullMethodName  = "/concordat.v1.Control/GetBundle"
 	Control_GetModel_FullMethodName   = "/concordat.v1.Control/GetModel"
 )
@@ -47,6 +51,16 @@ type ControlClient interface {
 	Deny(ctx context.Context, in *DenyRequest, opts ...grpc.CallOption) (*DenyResponse, error)
 	// WatchRuns streams what happened, from the beginning, and then what happens.
 	WatchRuns(ctx context.Context, in *WatchRunsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRunsResponse], error)
+	// StopRun ends a run that a user of this node asked for.
+	StopRun(ctx context.Context, in *StopRunRequest, opts ...grpc.CallOption) (*StopRunResponse, error)
+	// ApproveApp allows a Flower app bundle on this node, whose owner the caller is. The
+	// policy must list it too, before a run of it starts.
+	ApproveApp(ctx context.Context, in *ApproveAppRequest, opts ...grpc.CallOption) (*ApproveAppResponse, error)
+	// RevokeApp takes the approval back. Runs that the node takes part in fail at their
+	// next step.
+	RevokeApp(ctx context.Context, in *RevokeAppRequest, opts ...grpc.CallOption) (*RevokeAppResponse, error)
+	// ListApps lists what this node would run.
+	ListApps(ctx context.Context, in *ListAppsRequest, opts ...grpc.CallOption) (*ListAppsResponse, error)
 	// GetBundle streams the bundle of an ended run, for offline verification.
 	GetBundle(ctx context.Context, in *GetBundleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetBundleResponse], error)
 	// GetModel streams the final model of a completed run as a NumPy .npz archive.
@@ -110,6 +124,46 @@ func (c *controlClient) WatchRuns(ctx context.Context, in *WatchRunsRequest, opt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_WatchRunsClient = grpc.ServerStreamingClient[WatchRunsResponse]
 
+func (c *controlClient) StopRun(ctx context.Context, in *StopRunRequest, opts ...grpc.CallOption) (*StopRunResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StopRunResponse)
+	err := c.cc.Invoke(ctx, Control_StopRun_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) ApproveApp(ctx context.Context, in *ApproveAppRequest, opts ...grpc.CallOption) (*ApproveAppResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApproveAppResponse)
+	err := c.cc.Invoke(ctx, Control_ApproveApp_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) RevokeApp(ctx context.Context, in *RevokeAppRequest, opts ...grpc.CallOption) (*RevokeAppResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevokeAppResponse)
+	err := c.cc.Invoke(ctx, Control_RevokeApp_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) ListApps(ctx context.Context, in *ListAppsRequest, opts ...grpc.CallOption) (*ListAppsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAppsResponse)
+	err := c.cc.Invoke(ctx, Control_ListApps_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlClient) GetBundle(ctx context.Context, in *GetBundleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetBundleResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[1], Control_GetBundle_FullMethodName, cOpts...)
@@ -164,6 +218,16 @@ type ControlServer interface {
 	Deny(context.Context, *DenyRequest) (*DenyResponse, error)
 	// WatchRuns streams what happened, from the beginning, and then what happens.
 	WatchRuns(*WatchRunsRequest, grpc.ServerStreamingServer[WatchRunsResponse]) error
+	// StopRun ends a run that a user of this node asked for.
+	StopRun(context.Context, *StopRunRequest) (*StopRunResponse, error)
+	// ApproveApp allows a Flower app bundle on this node, whose owner the caller is. The
+	// policy must list it too, before a run of it starts.
+	ApproveApp(context.Context, *ApproveAppRequest) (*ApproveAppResponse, error)
+	// RevokeApp takes the approval back. Runs that the node takes part in fail at their
+	// next step.
+	RevokeApp(context.Context, *RevokeAppRequest) (*RevokeAppResponse, error)
+	// ListApps lists what this node would run.
+	ListApps(context.Context, *ListAppsRequest) (*ListAppsResponse, error)
 	// GetBundle streams the bundle of an ended run, for offline verification.
 	GetBundle(*GetBundleRequest, grpc.ServerStreamingServer[GetBundleResponse]) error
 	// GetModel streams the final model of a completed run as a NumPy .npz archive.
@@ -189,6 +253,18 @@ func (UnimplementedControlServer) Deny(context.Context, *DenyRequest) (*DenyResp
 }
 func (UnimplementedControlServer) WatchRuns(*WatchRunsRequest, grpc.ServerStreamingServer[WatchRunsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchRuns not implemented")
+}
+func (UnimplementedControlServer) StopRun(context.Context, *StopRunRequest) (*StopRunResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StopRun not implemented")
+}
+func (UnimplementedControlServer) ApproveApp(context.Context, *ApproveAppRequest) (*ApproveAppResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApproveApp not implemented")
+}
+func (UnimplementedControlServer) RevokeApp(context.Context, *RevokeAppRequest) (*RevokeAppResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RevokeApp not implemented")
+}
+func (UnimplementedControlServer) ListApps(context.Context, *ListAppsRequest) (*ListAppsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListApps not implemented")
 }
 func (UnimplementedControlServer) GetBundle(*GetBundleRequest, grpc.ServerStreamingServer[GetBundleResponse]) error {
 	return status.Error(codes.Unimplemented, "method GetBundle not implemented")
@@ -282,6 +358,78 @@ func _Control_WatchRuns_Handler(srv interface{}, stream grpc.ServerStream) error
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Control_WatchRunsServer = grpc.ServerStreamingServer[WatchRunsResponse]
 
+func _Control_StopRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StopRunRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).StopRun(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_StopRun_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).StopRun(ctx, req.(*StopRunRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_ApproveApp_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApproveAppRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).ApproveApp(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_ApproveApp_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).ApproveApp(ctx, req.(*ApproveAppRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_RevokeApp_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevokeAppRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).RevokeApp(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_RevokeApp_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).RevokeApp(ctx, req.(*RevokeAppRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_ListApps_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAppsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).ListApps(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_ListApps_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).ListApps(ctx, req.(*ListAppsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Control_GetBundle_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(GetBundleRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -322,6 +470,22 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Deny",
 			Handler:    _Control_Deny_Handler,
+		},
+		{
+			MethodName: "StopRun",
+			Handler:    _Control_StopRun_Handler,
+		},
+		{
+			MethodName: "ApproveApp",
+			Handler:    _Control_ApproveApp_Handler,
+		},
+		{
+			MethodName: "RevokeApp",
+			Handler:    _Control_RevokeApp_Handler,
+		},
+		{
+			MethodName: "ListApps",
+			Handler:    _Control_ListApps_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

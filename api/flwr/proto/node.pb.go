@@ -67,6 +67,130 @@ func (x *Node) GetNodeId() uint64 {
 	return 0
 }
 
+type NodeInfo struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	NodeId            uint64                 `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	OwnerAid          string                 `protobuf:"bytes,2,opt,name=owner_aid,json=ownerAid,proto3" json:"owner_aid,omitempty"`
+	OwnerName         string                 `protobuf:"bytes,3,opt,name=owner_name,json=ownerName,proto3" json:"owner_name,omitempty"`
+	Status            string                 `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`                                 // "registered", "online", "offline", "unregistered"
+	RegisteredAt      string                 `protobuf:"bytes,5,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"` // ISO 8601
+	LastActivatedAt   *string                `protobuf:"bytes,6,opt,name=last_activated_at,json=lastActivatedAt,proto3,oneof" json:"last_activated_at,omitempty"`
+	LastDeactivatedAt *string                `protobuf:"bytes,7,opt,name=last_deactivated_at,json=lastDeactivatedAt,proto3,oneof" json:"last_deactivated_at,omitempty"`
+	UnregisteredAt    *string                `protobuf:"bytes,8,opt,name=unregistered_at,json=unregisteredAt,proto3,oneof" json:"unregistered_at,omitempty"`
+	OnlineUntil       *float64               `protobuf:"fixed64,9,opt,name=online_until,json=onlineUntil,proto3,oneof" json:"online_until,omitempty"` // seconds since 1970
+	HeartbeatInterval float64                `protobuf:"fixed64,10,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
+	PublicKey         []byte                 `protobuf:"bytes,11,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *NodeInfo) Reset() {
+	*x = NodeInfo{}
+	mi := &file_flwr_proto_node_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeInfo) ProtoMessage() {}
+
+func (x *NodeInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_flwr_proto_node_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
+func (*NodeInfo) Descriptor() ([]byte, []int) {
+	return file_flwr_proto_node_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *NodeInfo) GetNodeId() uint64 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *NodeInfo) GetOwnerAid() string {
+	if x != nil {
+		return x.OwnerAid
+	}
+	return ""
+}
+
+func (x *NodeInfo) GetOwnerName() string {
+	if x != nil {
+		return x.OwnerName
+	}
+	return ""
+}
+
+func (x *NodeInfo) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *NodeInfo) GetRegisteredAt() string {
+	if x != nil {
+		return x.RegisteredAt
+	}
+	return ""
+}
+
+func (x *NodeInfo) GetLastActivatedAt() string {
+	if x != nil && x.LastActivatedAt != nil {
+		return *x.LastActivatedAt
+	}
+	return ""
+}
+
+func (x *NodeInfo) GetLastDeactivatedAt() string {
+	if x != nil && x.LastDeactivatedAt != nil {
+		return *x.LastDeactivatedAt
+	}
+	return ""
+}
+
+func (x *NodeInfo) GetUnregisteredAt() string {
+	if x != nil && x.UnregisteredAt != nil {
+		return *x.UnregisteredAt
+	}
+	return ""
+}
+
+func (x *NodeInfo) GetOnlineUntil() float64 {
+	if x != nil && x.OnlineUntil != nil {
+		return *x.OnlineUntil
+	}
+	return 0
+}
+
+func (x *NodeInfo) GetHeartbeatInterval() float64 {
+	if x != nil {
+		return x.HeartbeatInterval
+	}
+	return 0
+}
+
+func (x *NodeInfo) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
 var File_flwr_proto_node_proto protoreflect.FileDescriptor
 
 const file_flwr_proto_node_proto_rawDesc = "" +
@@ -74,7 +198,26 @@ const file_flwr_proto_node_proto_rawDesc = "" +
 	"\x15flwr/proto/node.proto\x12\n" +
 	"flwr.proto\"\x1f\n" +
 	"\x04Node\x12\x17\n" +
-	"\anode_id\x18\x01 \x01(\x04R\x06nodeIdB9Z7github.com/concordat/concordat/api/flwr/proto;flwrprotob\x06proto3"
+	"\anode_id\x18\x01 \x01(\x04R\x06nodeId\"\xf9\x03\n" +
+	"\bNodeInfo\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x04R\x06nodeId\x12\x1b\n" +
+	"\towner_aid\x18\x02 \x01(\tR\bownerAid\x12\x1d\n" +
+	"\n" +
+	"owner_name\x18\x03 \x01(\tR\townerName\x12\x16\n" +
+	"\x06status\x18\x04 \x01(\tR\x06status\x12#\n" +
+	"\rregistered_at\x18\x05 \x01(\tR\fregisteredAt\x12/\n" +
+	"\x11last_activated_at\x18\x06 \x01(\tH\x00R\x0flastActivatedAt\x88\x01\x01\x123\n" +
+	"\x13last_deactivated_at\x18\a \x01(\tH\x01R\x11lastDeactivatedAt\x88\x01\x01\x12,\n" +
+	"\x0funregistered_at\x18\b \x01(\tH\x02R\x0eunregisteredAt\x88\x01\x01\x12&\n" +
+	"\fonline_until\x18\t \x01(\x01H\x03R\vonlineUntil\x88\x01\x01\x12-\n" +
+	"\x12heartbeat_interval\x18\n" +
+	" \x01(\x01R\x11heartbeatInterval\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\v \x01(\fR\tpublicKeyB\x14\n" +
+	"\x12_last_activated_atB\x16\n" +
+	"\x14_last_deactivated_atB\x12\n" +
+	"\x10_unregistered_atB\x0f\n" +
+	"\r_online_untilB9Z7github.com/concordat/concordat/api/flwr/proto;flwrprotob\x06proto3"
 
 var (
 	file_flwr_proto_node_proto_rawDescOnce sync.Once
@@ -88,9 +231,10 @@ func file_flwr_proto_node_proto_rawDescGZIP() []byte {
 	return file_flwr_proto_node_proto_rawDescData
 }
 
-var file_flwr_proto_node_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_flwr_proto_node_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_flwr_proto_node_proto_goTypes = []any{
-	(*Node)(nil), // 0: flwr.proto.Node
+	(*Node)(nil),     // 0: flwr.proto.Node
+	(*NodeInfo)(nil), // 1: flwr.proto.NodeInfo
 }
 var file_flwr_proto_node_proto_depIdxs = []int32{
 	0, // [0:0] is the sub-list for method output_type
@@ -105,13 +249,14 @@ func file_flwr_proto_node_proto_init() {
 	if File_flwr_proto_node_proto != nil {
 		return
 	}
+	file_flwr_proto_node_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flwr_proto_node_proto_rawDesc), len(file_flwr_proto_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   2,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -343,6 +343,94 @@ func (x *GetRunResponse) GetRun() *Run {
 	return nil
 }
 
+type UpdateRunStatusRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RunId         uint64                 `protobuf:"varint,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	RunStatus     *RunStatus             `protobuf:"bytes,2,opt,name=run_status,json=runStatus,proto3" json:"run_status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateRunStatusRequest) Reset() {
+	*x = UpdateRunStatusRequest{}
+	mi := &file_flwr_proto_run_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateRunStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateRunStatusRequest) ProtoMessage() {}
+
+func (x *UpdateRunStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flwr_proto_run_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateRunStatusRequest.ProtoReflect.Descriptor instead.
+func (*UpdateRunStatusRequest) Descriptor() ([]byte, []int) {
+	return file_flwr_proto_run_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *UpdateRunStatusRequest) GetRunId() uint64 {
+	if x != nil {
+		return x.RunId
+	}
+	return 0
+}
+
+func (x *UpdateRunStatusRequest) GetRunStatus() *RunStatus {
+	if x != nil {
+		return x.RunStatus
+	}
+	return nil
+}
+
+type UpdateRunStatusResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateRunStatusResponse) Reset() {
+	*x = UpdateRunStatusResponse{}
+	mi := &file_flwr_proto_run_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateRunStatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateRunStatusResponse) ProtoMessage() {}
+
+func (x *UpdateRunStatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flwr_proto_run_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateRunStatusResponse.ProtoReflect.Descriptor instead.
+func (*UpdateRunStatusResponse) Descriptor() ([]byte, []int) {
+	return file_flwr_proto_run_proto_rawDescGZIP(), []int{5}
+}
+
 var File_flwr_proto_run_proto protoreflect.FileDescriptor
 
 const file_flwr_proto_run_proto_rawDesc = "" +
@@ -388,7 +476,12 @@ const file_flwr_proto_run_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\v2\x10.flwr.proto.NodeR\x04node\x12\x15\n" +
 	"\x06run_id\x18\x02 \x01(\x04R\x05runId\"3\n" +
 	"\x0eGetRunResponse\x12!\n" +
-	"\x03run\x18\x01 \x01(\v2\x0f.flwr.proto.RunR\x03runB9Z7github.com/concordat/concordat/api/flwr/proto;flwrprotob\x06proto3"
+	"\x03run\x18\x01 \x01(\v2\x0f.flwr.proto.RunR\x03run\"e\n" +
+	"\x16UpdateRunStatusRequest\x12\x15\n" +
+	"\x06run_id\x18\x01 \x01(\x04R\x05runId\x124\n" +
+	"\n" +
+	"run_status\x18\x02 \x01(\v2\x15.flwr.proto.RunStatusR\trunStatus\"\x19\n" +
+	"\x17UpdateRunStatusResponseB9Z7github.com/concordat/concordat/api/flwr/proto;flwrprotob\x06proto3"
 
 var (
 	file_flwr_proto_run_proto_rawDescOnce sync.Once
@@ -402,27 +495,30 @@ func file_flwr_proto_run_proto_rawDescGZIP() []byte {
 	return file_flwr_proto_run_proto_rawDescData
 }
 
-var file_flwr_proto_run_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_flwr_proto_run_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_flwr_proto_run_proto_goTypes = []any{
-	(*RunStatus)(nil),      // 0: flwr.proto.RunStatus
-	(*Run)(nil),            // 1: flwr.proto.Run
-	(*GetRunRequest)(nil),  // 2: flwr.proto.GetRunRequest
-	(*GetRunResponse)(nil), // 3: flwr.proto.GetRunResponse
-	nil,                    // 4: flwr.proto.Run.OverrideConfigEntry
-	(*Node)(nil),           // 5: flwr.proto.Node
-	(*Scalar)(nil),         // 6: flwr.proto.Scalar
+	(*RunStatus)(nil),               // 0: flwr.proto.RunStatus
+	(*Run)(nil),                     // 1: flwr.proto.Run
+	(*GetRunRequest)(nil),           // 2: flwr.proto.GetRunRequest
+	(*GetRunResponse)(nil),          // 3: flwr.proto.GetRunResponse
+	(*UpdateRunStatusRequest)(nil),  // 4: flwr.proto.UpdateRunStatusRequest
+	(*UpdateRunStatusResponse)(nil), // 5: flwr.proto.UpdateRunStatusResponse
+	nil,                             // 6: flwr.proto.Run.OverrideConfigEntry
+	(*Node)(nil),                    // 7: flwr.proto.Node
+	(*Scalar)(nil),                  // 8: flwr.proto.Scalar
 }
 var file_flwr_proto_run_proto_depIdxs = []int32{
-	4, // 0: flwr.proto.Run.override_config:type_name -> flwr.proto.Run.OverrideConfigEntry
+	6, // 0: flwr.proto.Run.override_config:type_name -> flwr.proto.Run.OverrideConfigEntry
 	0, // 1: flwr.proto.Run.status:type_name -> flwr.proto.RunStatus
-	5, // 2: flwr.proto.GetRunRequest.node:type_name -> flwr.proto.Node
+	7, // 2: flwr.proto.GetRunRequest.node:type_name -> flwr.proto.Node
 	1, // 3: flwr.proto.GetRunResponse.run:type_name -> flwr.proto.Run
-	6, // 4: flwr.proto.Run.OverrideConfigEntry.value:type_name -> flwr.proto.Scalar
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	0, // 4: flwr.proto.UpdateRunStatusRequest.run_status:type_name -> flwr.proto.RunStatus
+	8, // 5: flwr.proto.Run.OverrideConfigEntry.value:type_name -> flwr.proto.Scalar
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_flwr_proto_run_proto_init() }
@@ -438,7 +534,7 @@ func file_flwr_proto_run_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flwr_proto_run_proto_rawDesc), len(file_flwr_proto_run_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -35,28 +35,10 @@ func inputs(app *flower.App) (*flwr.PullAppInputsResponse, error) {
 	return &flwr.PullAppInputsResponse{
 		Context: &flwr.Context{
 			RunId: c.RunID, NodeId: c.NodeID, State: state,
-			NodeConfig: fromConfig(c.NodeConfig), RunConfig: fromConfig(c.RunConfig),
+			NodeConfig: flwr.Scalars(c.NodeConfig), RunConfig: flwr.Scalars(c.RunConfig),
 		},
 		Run: run, Fab: fab,
 	}, nil
-}
-
-// fromConfig converts values whose types NewApp has checked.
-func fromConfig(m map[string]any) map[string]*flwr.Scalar {
-	out := make(map[string]*flwr.Scalar, len(m))
-	for k, v := range m {
-		switch v := v.(type) {
-		case bool:
-			out[k] = &flwr.Scalar{Scalar: &flwr.Scalar_Bool{Bool: v}}
-		case int64:
-			out[k] = &flwr.Scalar{Scalar: &flwr.Scalar_Sint64{Sint64: v}}
-		case float64:
-			out[k] = &flwr.Scalar{Scalar: &flwr.Scalar_Double{Double: v}}
-		case string:
-			out[k] = &flwr.Scalar{Scalar: &flwr.Scalar_String_{String_: v}}
-		}
-	}
-	return out
 }
 
 func fromMetadata(m object.Metadata, id object.ID) *flwr.Metadata {

@@ -1,0 +1,325 @@
+package interop
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/concordat/concordat/ci"
+	"github.com/concordat/concordat/examples/breast-cancer/data"
+	"github.com/concordat/concordat/examples/breast-cancer/model"
+	"github.com/concordat/concordat/internal/flower/clientapp"
+	flowercontrol "github.com/concordat/concordat/internal/flower/control"
+	"github.com/concordat/concordat/internal/sandbox"
+	"github.com/concordat/concordat/node"
+	"github.com/concordat/concordat/policy"
+
+	"github.com/concordat/concordat/chunkstore/object"
+)
+
+func TestMain(m *testing.M) {
+	ci.Main(m, func(context.Context, clientapp.Message) (object.RecordDict, error) {
+		return nil, errors.New("this app is not asked for")
+	})
+}
+
+// environments returns the Python environments with Flower to test with.
+func environments(t *testing.T) []string {
+	t.Helper()
+	dir := os.Getenv("CONCORDAT_INTEROP")
+	if dir == "" {
+		t.Skip("NOT TESTED with Flower: CONCORDAT_INTEROP names no folder of Python environments; \"make interop\" makes one")
+	}
+	found, err := filepath.Glob(filepath.Join(dir, "flwr-*"))
+	if err != nil || len(found) == 0 {
+		t.Fatalf("%s has no environment flwr-VERSION: %v", dir, err)
+	}
+	return found
+}
+
+// isolation is the sandbox, if this machine allows it.
+func isolation(t *testing.T) string {
+	t.Helper()
+	p, err := sandbox.Start(t.Context(), sandbox.Config{Command: []string{"/bin/true"}, Dir: t.TempDir(), ReadOnly: sandbox.System(), Isolation: sandbox.Sandbox})
+	var refused *sandbox.Refused
+	if errors.As(err, &refused) {
+		t.Logf("apps run UNCONFINED: this machine refuses %s", refused.Confinement)
+		return string(sandbox.None)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Wait()
+	return string(sandbox.Sandbox)
+}
+
+// user is a data scientist with the flwr command, and an owner with concordat.
+type user struct {
+	t       *testing.T
+	env     string
+	home    string
+	program string // concordat
+}
+
+func (u *user) start(name string, args ...string) *exec.Cmd {
+	c := exec.Command(name, args...)
+	c.Dir = u.home
+	c.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + u.home, "FLWR_HOME=" + filepath.Join(u.home, "flwr"), "FLWR_TELEMETRY_ENABLED=0",
+		"FLWR_DISABLE_UPDATE_CHECK=1", "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1", "COLUMNS=200", "LANG=C.UTF-8"}
+	return c
+}
+
+// run returns what a command printed, and whether it ended well.
+func (u *user) run(name string, args ...string) (string, bool) {
+	u.t.Helper()
+	out, err := u.start(name, args...).CombinedOutput()
+	return string(out), err == nil
+}
+
+// flwr runs Flower's command, which must end well.
+func (u *user) flwr(args ...string) string {
+	u.t.Helper()
+	out, ok := u.run(filepath.Join(u.env, "bin", "flwr"), args...)
+	if !ok {
+		u.t.Fatalf("flwr %s:\n%s", strings.Join(args, " "), out)
+	}
+	return out
+}
+
+// refused runs Flower's command, which must end badly and say why.
+func (u *user) refused(why string, args ...string) {
+	u.t.Helper()
+	out, ok := u.run(filepath.Join(u.env, "bin", "flwr"), args...)
+	plain := strings.Join(strings.Fields(strings.Map(func(r rune) rune {
+		if r == '│' || r == '╭' || r == '╰' || r == '─' || r == '╮' || r == '╯' {
+			return ' '
+		}
+		return r
+	}, out)), " ")
+	if ok || !strings.Contains(plain, why) {
+		u.t.Errorf("flwr %s: ended well: %v; want %q in\n%s", strings.Join(args, " "), ok, why, out)
+	}
+}
+
+// build returns the bundle that this version of Flower makes of an app's folder.
+func (u *user) build(app string) (file string, digest [32]byte) {
+	u.t.Helper()
+	u.flwr("build", "--app", app)
+	found, err := filepath.Glob(filepath.Join(u.home, "*.fab"))
+	if err != nil || len(found) != 1 {
+		u.t.Fatalf("flwr build left %v, %v", found, err)
+	}
+	b, err := os.ReadFile(found[0])
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	return found[0], sha256.Sum256(b)
+}
+
+// TestFlower runs the quickstart with each version of Flower: its command against a
+// member's own node, its ServerApp as far as the first message, its ClientApps on every
+// node, and the native strategy in the enclave.
+func TestFlower(t *testing.T) {
+	for _, env := range environments(t) {
+		t.Run(filepath.Base(env), func(t *testing.T) { flower(t, env) })
+	}
+}
+
+func flower(t *testing.T, env string) {
+	u := &user{t: t, env: env, home: t.TempDir()}
+	app, err := filepath.Abs("../../examples/flower-quickstart")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.program = filepath.Join(u.home, "concordat")
+	if out, err := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", u.program, "../../cmd/concordat").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	file, digest := u.build(app)
+	hospitals, err := model.Hospitals(data.CSV)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sockets, err := os.MkdirTemp("", "interop") // t.TempDir is too long a name for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(sockets)
+	isolated := isolation(t)
+	var address string
+	started := 0
+	f := ci.StartFederation(t,
+		ci.Policy(func(p *policy.Policy) {
+			p.Apps = append(p.Apps, policy.App{Digest: digest, Name: "quickstart", Exposure: policy.ExposureAggregate, Strategies: []string{"fedavg"}, MaxRounds: 100})
+			slices.SortFunc(p.Apps, func(a, b policy.App) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
+			p.Nodes.MetricKeys = []string{"accuracy", "loss", "num-examples", "rounds"}
+		}),
+		ci.NodeConfig(func(name string, c *node.Config) {
+			rows := filepath.Join(u.home, name+".csv")
+			if err := os.WriteFile(rows, hospitals[started].CSV, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c.Isolation = isolated
+			c.Flower = &node.Flower{Environment: env, ReadOnly: []string{rows}, NodeConfig: map[string]any{"data": rows, "partition-id": started}}
+			if c.Control, err = net.Listen("unix", filepath.Join(sockets, name)); err != nil {
+				t.Fatal(err)
+			}
+			if started == 0 {
+				if c.FlowerControl, err = flowercontrol.Listen("127.0.0.1:0"); err != nil {
+					t.Fatal(err)
+				}
+				address = c.FlowerControl.Addr().String()
+			}
+			started++
+		}))
+	for _, n := range f.Nodes {
+		n.AwaitKind(t, "joined")
+	}
+	if err := os.MkdirAll(filepath.Join(u.home, "flwr"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	config := fmt.Sprintf("[superlink]\ndefault = \"my-node\"\n\n[superlink.my-node]\naddress = %q\ninsecure = true\n", address)
+	if err := os.WriteFile(filepath.Join(u.home, "flwr", "config.toml"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	u.refused("not approved on this node", "run", app, "my-node")
+	for _, n := range f.Nodes {
+		out, ok := u.run(u.program, "app", "approve", file, "--control", "unix://"+filepath.Join(sockets, n.Name))
+		if !ok || !strings.Contains(out, fmt.Sprintf("%x", digest)) {
+			t.Fatalf("app approve: %s", out)
+		}
+	}
+
+	begin := time.Now()
+	out := u.flwr("run", app, "my-node", "--stream", "-c", "epochs=50")
+	t.Logf("a run of 3 rounds took %.1f s:\n%s", time.Since(begin).Seconds(), out)
+	if !strings.Contains(out, "Run completed.") || strings.Count(out, "[ROUND ") != 6 {
+		t.Fatalf("the run did not complete in 3 rounds of two steps")
+	}
+	accuracy := regexp.MustCompile(`\[ROUND 3/3\] evaluate: 3 contributions  accuracy ([0-9.]+)  loss`).FindStringSubmatch(out)
+	if accuracy == nil {
+		t.Fatal("the last round has no accuracy")
+	}
+	if v, err := strconv.ParseFloat(accuracy[1], 64); err != nil || v < 0.93 {
+		t.Errorf("accuracy %s on rows that were held out, want at least 0.93", accuracy[1])
+	}
+	// Context.state came back in every round: each ClientApp counts its own.
+	for round := 1; round <= 3; round++ {
+		if want := fmt.Sprintf("[ROUND %d/3] train: 3 contributions  rounds %d", round, round); !strings.Contains(out, want) {
+			t.Errorf("no %q", want)
+		}
+	}
+	for i, n := range f.Nodes {
+		n.AwaitKind(t, "ended")
+		if i > 0 && len(n.Events()) == 0 {
+			t.Errorf("%s took no part", n.Name)
+		}
+	}
+
+	runs := u.listed()
+	if len(runs) != 1 || runs[0].Status != "finished:completed" || runs[0].Fab != fmt.Sprintf("%x", digest) {
+		t.Errorf("flwr ls: %+v", runs)
+	}
+	first := runs[0].ID
+	if out := u.flwr("log", first, "my-node"); !strings.Contains(out, "Run completed.") {
+		t.Errorf("flwr log:\n%s", out)
+	}
+	if out := u.flwr("log", first, "my-node", "--show"); !strings.Contains(out, "[ROUND 1/3]") {
+		t.Errorf("flwr log --show:\n%s", out)
+	}
+	u.refused("gives no artifacts by URL", "pull", first, "my-node")
+	u.refused("already finished", "stop", first, "my-node")
+	u.refused("has no key", "run", app, "my-node", "-c", "no-such-key=1")
+	u.refused("is in no federation", "run", app, "my-node", "--federation", "@somebody/else")
+	u.refused("101 rounds, want 1 to 100", "run", app, "my-node", "-c", "num-server-rounds=101")
+	federation := "@concordat/" + f.Chain.Federation().Short()
+	if out := u.flwr("federation", "list", "my-node"); !strings.Contains(out, federation) {
+		t.Errorf("flwr federation list:\n%s", out)
+	}
+	if out := u.flwr("supernode", "list", "my-node"); !strings.Contains(out, "member-a") || !strings.Contains(out, "online") {
+		t.Errorf("flwr supernode list:\n%s", out)
+	}
+
+	u.stopDuringARound(f, app, federation)
+	u.twoAtOnce(app)
+}
+
+type listedRun struct {
+	ID     string `json:"run-id"`
+	Fab    string `json:"fab-hash"`
+	Status string `json:"status"`
+}
+
+// listed is what flwr ls says, the newest first.
+func (u *user) listed() []listedRun {
+	u.t.Helper()
+	out := u.flwr("list", "my-node", "--format", "json")
+	var v struct {
+		Runs []listedRun `json:"runs"`
+	}
+	if err := json.Unmarshal([]byte(out[strings.Index(out, "{"):]), &v); err != nil {
+		u.t.Fatalf("flwr ls: %v\n%s", err, out)
+	}
+	return v.Runs
+}
+
+// begun starts a run and returns its number.
+func (u *user) begun(args ...string) string {
+	u.t.Helper()
+	m := regexp.MustCompile(`started run (\d+)`).FindStringSubmatch(u.flwr(append([]string{"run"}, args...)...))
+	if m == nil {
+		u.t.Fatal("flwr run gave no number")
+	}
+	return m[1]
+}
+
+// stopDuringARound stops a long run once a round of it is over.
+func (u *user) stopDuringARound(f *ci.Federation, app, federation string) {
+	u.t.Helper()
+	seen := len(f.Nodes[0].Events())
+	id := u.begun(app, "my-node", "--federation", federation, "-c", "num-server-rounds=100")
+	n := 0
+	f.Nodes[0].Await(u.t, "a second step of the run", func(e node.Event) bool {
+		n++
+		return n > seen && e.Kind == "step" && e.Seq >= 2
+	})
+	u.flwr("stop", id, "my-node")
+	out := u.flwr("log", id, "my-node")
+	if !strings.Contains(out, "stop asked for") || !strings.Contains(out, "Run stopped.") || strings.Contains(out, "[ROUND 100/100]") {
+		u.t.Errorf("log of a stopped run:\n%s", out)
+	}
+	if runs := u.listed(); len(runs) != 2 || runs[0].ID != id || runs[0].Status != "finished:stopped" {
+		u.t.Errorf("flwr ls: %+v", runs)
+	}
+	for _, n := range f.Nodes {
+		n.Await(u.t, "the run's end as stopped", func(e node.Event) bool { return e.Kind == "ended" && e.Outcome == "stopped" })
+	}
+}
+
+// twoAtOnce has two runs of one app with different configs go on together.
+func (u *user) twoAtOnce(app string) {
+	u.t.Helper()
+	var ids []string
+	for _, epochs := range []string{"5", "6"} { // other settings: the ledger knows the first run's model
+		ids = append(ids, u.begun(app, "my-node", "-c", "num-server-rounds=1 epochs="+epochs))
+	}
+	for _, id := range ids {
+		if out := u.flwr("log", id, "my-node"); !strings.Contains(out, "Run completed.") {
+			u.t.Errorf("run %s:\n%s", id, out)
+		}
+	}
+}

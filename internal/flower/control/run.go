@@ -1,0 +1,280 @@
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/concordat/concordat/internal/flower/fab"
+)
+
+// Runner is the node, as Flower's users see it. Its methods are called concurrently.
+type Runner interface {
+	Federation() Federation
+	// Check says why a bundle may not be run. The text is for the user.
+	Check(b *fab.Bundle, t fab.Terms) error
+	// Run does a job. It returns nil when the run has completed, an error that wraps
+	// [ErrStopped] when it was stopped, and any other when it failed. When ctx ends, Run
+	// returns soon; the run itself may go on.
+	Run(ctx context.Context, j *Job) error
+}
+
+// ErrStopped: the run was stopped as its user wished.
+var ErrStopped = errors.New("stopped by its user")
+
+// Federation is what users are told of the one that the node is in.
+type Federation struct {
+	Name    string   // "@concordat/" and something short
+	Members []string // ids
+	Node    Node
+}
+
+// Node is the node that is asked.
+type Node struct {
+	ID     uint64
+	Member string
+	Since  time.Time
+	Online bool // it has joined an enclave
+}
+
+// Job is one run, as its user wants it.
+type Job struct {
+	Bundle    *fab.Bundle
+	Terms     fab.Terms
+	Config    map[string]any // with Overrides in it
+	Overrides map[string]any
+	Stop      <-chan struct{} // closed when the user wants it to end
+
+	server *Server
+	run    *run
+}
+
+// Print adds a line, or several, to the run's log.
+func (j *Job) Print(text string) { j.server.print(j.run, text) }
+
+// Running says that the run has begun.
+func (j *Job) Running() {
+	j.server.mu.Lock()
+	defer j.server.mu.Unlock()
+	j.run.running = j.server.config.Now()
+}
+
+// Limits of what is kept.
+const (
+	maxActive  = 16
+	maxKept    = 256      // runs, the ended ones among them
+	maxLogSize = 4 << 20  // bytes of one run's log
+	maxLine    = 16 << 10 // bytes of one entry
+)
+
+// run is one run. The server's mutex guards it.
+type run struct {
+	id        uint64
+	bundle    *fab.Bundle
+	overrides map[string]any
+	stop      chan struct{}
+	stopping  bool
+
+	pending, starting, running, finished time.Time
+	outcome, details                     string // once finished: "completed", "failed", "stopped"
+
+	log     []entry
+	logSize int
+	full    bool
+	changed chan struct{} // closed and replaced when log or finished changes
+}
+
+type entry struct {
+	at   float64 // seconds since 1970; no two of a run are equal
+	text string  // with its newline
+}
+
+// Config is what a server is given.
+type Config struct {
+	Runner Runner
+	Now    func() time.Time
+}
+
+// Server keeps the runs. Make one with [New].
+type Server struct {
+	config Config
+
+	mu   sync.Mutex // owns all below
+	runs map[uint64]*run
+	ctx  context.Context // of the jobs; set by Serve
+	jobs sync.WaitGroup
+}
+
+// New returns a server that [Server.Serve] is to be called on, once.
+func New(c Config) *Server { return &Server{config: c, runs: map[uint64]*run{}} }
+
+var (
+	errTooMany  = fmt.Errorf("%d runs are active, which is the limit: stop one, or wait", maxActive)
+	errNoRun    = errors.New("Run ID not found") //nolint:staticcheck // Flower's words, which its command looks for
+	errFinished = errors.New("the run has finished")
+)
+
+// start registers a run and begins it.
+func (s *Server) start(j *Job) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx == nil || s.ctx.Err() != nil {
+		return 0, errors.New("the node is stopping")
+	}
+	active := 0
+	for _, r := range s.runs {
+		if r.finished.IsZero() {
+			active++
+		}
+	}
+	if active >= maxActive {
+		return 0, errTooMany
+	}
+	s.forget()
+	r := &run{id: s.newID(), bundle: j.Bundle, overrides: j.Overrides, stop: make(chan struct{}), pending: s.config.Now(), changed: make(chan struct{})}
+	r.starting = r.pending
+	s.runs[r.id] = r
+	j.server, j.run, j.Stop = s, r, r.stop
+	ctx := s.ctx
+	s.jobs.Go(func() { s.finish(r, s.config.Runner.Run(ctx, j)) })
+	return r.id, nil
+}
+
+// newID returns a random number that no run has, as Flower makes them.
+func (s *Server) newID() uint64 {
+	for {
+		var b [8]byte
+		rand.Read(b[:]) // never fails: Go crashes the program instead
+		if id := binary.LittleEndian.Uint64(b[:]); id != 0 && s.runs[id] == nil {
+			return id
+		}
+	}
+}
+
+// forget drops the oldest run that has finished, when there are too many.
+func (s *Server) forget() {
+	if len(s.runs) < maxKept {
+		return
+	}
+	var oldest *run
+	for _, r := range s.runs {
+		if !r.finished.IsZero() && (oldest == nil || r.pending.Before(oldest.pending)) {
+			oldest = r
+		}
+	}
+	delete(s.runs, oldest.id) // there is one: few are active
+}
+
+func (s *Server) finish(r *run, err error) {
+	switch {
+	case err == nil:
+		s.print(r, "Run completed.")
+	case errors.Is(err, ErrStopped):
+		s.print(r, "Run stopped.")
+	default:
+		s.print(r, "Run failed: "+err.Error())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.finished = s.config.Now()
+	switch {
+	case err == nil:
+		r.outcome = "completed"
+	case errors.Is(err, ErrStopped):
+		r.outcome, r.details = "stopped", err.Error()
+	default:
+		r.outcome, r.details = "failed", err.Error()
+	}
+	r.wake()
+}
+
+// wake tells those who follow the log; the mutex is held.
+func (r *run) wake() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+func (s *Server) print(r *run, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if text = strings.TrimRight(text, "\n"); text == "" || r.full {
+		return
+	}
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	if len(text) > maxLine {
+		text = strings.ToValidUTF8(text[:maxLine], "") + " …"
+	}
+	if r.logSize += len(text) + 1; r.logSize > maxLogSize {
+		r.full, text = true, "The log of this run is full; the rest is not kept."
+	}
+	at := float64(s.config.Now().UnixMicro()) / 1e6
+	if n := len(r.log); n > 0 && at <= r.log[n-1].at {
+		at = r.log[n-1].at + 1e-6
+	}
+	r.log = append(r.log, entry{at, text + "\n"})
+	r.wake()
+}
+
+// after returns what was printed after a time, the time of the last of it, whether the
+// run has finished, and a channel that is closed when there is more.
+func (s *Server) after(r *run, at float64) (text string, last float64, finished bool, changed <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, _ := slices.BinarySearchFunc(r.log, at, func(e entry, at float64) int {
+		if e.at <= at {
+			return -1
+		}
+		return 1
+	})
+	var b strings.Builder
+	last = at
+	for ; i < len(r.log) && b.Len() < 1<<20; i++ {
+		b.WriteString(r.log[i].text)
+		last = r.log[i].at
+	}
+	return b.String(), last, !r.finished.IsZero() && i == len(r.log), r.changed
+}
+
+func (s *Server) find(id uint64) (*run, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.runs[id]; r != nil {
+		return r, nil
+	}
+	return nil, errNoRun
+}
+
+// stop wishes a run to end; a second wish changes nothing.
+func (s *Server) stop(r *run) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !r.finished.IsZero() {
+		return errFinished
+	}
+	if !r.stopping {
+		r.stopping = true
+		close(r.stop)
+	}
+	return nil
+}
+
+// list returns copies of the runs, the newest first, with no log.
+func (s *Server) list() []run {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []run
+	for r := range maps.Values(s.runs) {
+		x := *r
+		x.log = nil
+		out = append(out, x)
+	}
+	slices.SortFunc(out, func(a, b run) int { return b.pending.Compare(a.pending) })
+	return out
+}

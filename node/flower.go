@@ -1,0 +1,247 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	flowercontrol "github.com/concordat/concordat/internal/flower/control"
+	"github.com/concordat/concordat/internal/flower/fab"
+	"github.com/concordat/concordat/internal/flower/opening"
+	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/policy"
+	"github.com/concordat/concordat/verifier/receipt"
+)
+
+// serveFlower serves the flwr command of the member's users.
+func (n *Node) serveFlower(ctx context.Context) error {
+	f := &flowerRunner{n: n, since: n.cfg.Now()}
+	if err := flowercontrol.New(flowercontrol.Config{Runner: f, Now: n.cfg.Now}).Serve(ctx, n.cfg.FlowerControl); err != nil {
+		return fmt.Errorf("flower control: %w", err)
+	}
+	return nil
+}
+
+// flowerRunner makes what Flower's users ask for this node's own signed requests.
+type flowerRunner struct {
+	n     *Node
+	since time.Time
+}
+
+func (f *flowerRunner) Federation() flowercontrol.Federation {
+	n := f.n
+	out := flowercontrol.Federation{Name: "@concordat/" + n.fed.Short(),
+		Node: flowercontrol.Node{ID: nodeNumber(n.id), Member: string(n.cfg.Member), Since: f.since, Online: n.joined.Load()}}
+	for _, m := range n.policy.Members {
+		out.Members = append(out.Members, string(m.ID))
+	}
+	return out
+}
+
+// Check refuses what the enclave and the nodes would refuse, in words for the user.
+func (f *flowerRunner) Check(b *fab.Bundle, t fab.Terms) error {
+	n := f.n
+	if n.apps.bundles.cfg == nil {
+		return ErrNoFlower
+	}
+	if !n.apps.bundles.approved(b.Digest) {
+		return fmt.Errorf("%w: %s %s, hash %s; its owner approves it with: concordat app approve FILE.fab", ErrNotApproved, b.ID(), b.Version, b.Hash())
+	}
+	app := n.policy.App(b.Digest)
+	if app == nil {
+		return fmt.Errorf("the policy of federation %s does not list bundle %s %s, hash %s: its members add it to apps and sign", n.fed.Short(), b.ID(), b.Version, b.Hash())
+	}
+	terms := policy.RunTerms{App: b.Digest, Config: b.Digest, Exposure: app.Exposure, Strategy: t.Strategy, Rounds: t.Rounds}
+	if len(app.Configs) > 0 {
+		terms.Config = app.Configs[0] // the digest is not known before the ServerApp has said its part
+	}
+	for _, m := range n.policy.Members {
+		terms.Cohort = append(terms.Cohort, m.ID)
+	}
+	return n.policy.AllowRun(terms)
+}
+
+// Run opens the run with the ServerApp's first message, signs the request, and follows
+// the run to its end.
+func (f *flowerRunner) Run(ctx context.Context, j *flowercontrol.Job) error {
+	n := f.n
+	j.Print(fmt.Sprintf("[concordat] %s %s, hash %s: native strategy %s, %d rounds", j.Bundle.ID(), j.Bundle.Version, j.Bundle.Hash()[:8], j.Terms.Strategy, j.Terms.Rounds))
+	start, err := f.open(ctx, j)
+	if err != nil {
+		return err
+	}
+	config := maps.Clone(j.Config)
+	for k, v := range start.Config {
+		config[trainPrefix+k] = v
+	}
+	sent := n.eventCount()
+	wake, forget := n.watch()
+	defer forget()
+	request, err := n.StartRun(RunRequest{App: j.Bundle.Digest, Strategy: j.Terms.Strategy, Rounds: j.Terms.Rounds, Config: config, Initial: start.Arrays})
+	if err != nil {
+		return err
+	}
+	j.Print(fmt.Sprintf("[concordat] run request %s signed; waiting for every member's node", request.Short()))
+	stop := j.Stop
+	t := teller{job: j, request: request}
+	for {
+		for _, e := range n.eventsFrom(sent) {
+			sent++
+			if over, err := t.take(e); over {
+				return err
+			}
+		}
+		select {
+		case <-wake:
+		case <-stop:
+			stop = nil
+			j.Print("[concordat] stop asked for")
+			if err := n.StopRun(request); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return errors.New("this node stopped; the run may go on without it: \"concordat run list\" knows after its restart")
+		}
+	}
+}
+
+// teller makes lines of a run's events.
+type teller struct {
+	job     *flowercontrol.Job
+	request Digest
+	run     Digest
+	opens   string // what the last step opened
+	stopped bool
+	why     string // the newest reason for trouble
+}
+
+// take tells of one event, and whether the run is over.
+func (t *teller) take(e Event) (over bool, err error) {
+	if e.Request != t.request && (t.run.IsZero() || e.Run != t.run) {
+		return false, nil
+	}
+	if !e.Run.IsZero() {
+		t.run = e.Run
+	}
+	switch e.Kind {
+	case "started":
+		t.job.Running()
+		t.job.Print(fmt.Sprintf("[concordat] run %s started with %d nodes", t.run.Short(), e.Inputs))
+	case "step":
+		t.step(e)
+	case "failed":
+		t.why = e.Reason
+		t.job.Print("[concordat] this node: " + e.Reason)
+	case "ack-refused":
+		t.why = e.Reason
+		t.job.Print("[concordat] this node does not agree to a step: " + e.Reason)
+	case "declined":
+		return true, errors.New("this node takes no part: " + e.Reason)
+	case "refused":
+		if !t.run.IsZero() {
+			t.why = e.Reason
+			return false, nil
+		}
+		select {
+		case <-t.job.Stop:
+			return true, fmt.Errorf("%w: %s", flowercontrol.ErrStopped, e.Reason)
+		default:
+			return true, errors.New(e.Reason)
+		}
+	case "ended":
+		return true, t.end(e)
+	}
+	return false, nil
+}
+
+// step tells of the batch that a step closed.
+func (t *teller) step(e Event) {
+	closed, round := t.opens, e.Round
+	t.opens = e.Opens
+	if e.Inputs == 0 {
+		return // the first: it hands out the initial arrays
+	}
+	if closed == receipt.OpensEvaluate && e.Opens == receipt.OpensTrain || closed == receipt.OpensTrain && e.Opens == receipt.OpensTrain {
+		round-- // it opens the next
+	}
+	var metrics []string
+	for _, k := range slices.Sorted(maps.Keys(e.Metrics)) {
+		metrics = append(metrics, fmt.Sprintf("%s %.6g", k, e.Metrics[k]))
+	}
+	line := fmt.Sprintf("[ROUND %d/%d] %s: %d contributions", round, t.job.Terms.Rounds, closed, e.Inputs)
+	if e.Excluded > 0 {
+		line += fmt.Sprintf(" (%d excluded)", e.Excluded)
+	}
+	if len(metrics) > 0 {
+		line += "  " + strings.Join(metrics, "  ")
+	}
+	t.job.Print(line)
+}
+
+func (t *teller) end(e Event) error {
+	switch e.Outcome {
+	case receipt.Completed:
+		t.job.Print(fmt.Sprintf("[concordat] at the node: concordat run model %s -o model.npz\n[concordat] for an officer: concordat run bundle %s -o bundle.cbor", t.run.Short(), t.run.Short()))
+		return nil
+	case receipt.Stopped:
+		return flowercontrol.ErrStopped
+	}
+	if t.why != "" {
+		return fmt.Errorf("%s: %s", e.Reason, t.why)
+	}
+	return fmt.Errorf("the run ended as %s: %s", e.Outcome, e.Reason)
+}
+
+// openingTime is how long a ServerApp may take to its first message: Python's start, and
+// whatever it loads before.
+const openingTime = 3 * time.Minute
+
+// maxInitial leaves room for the rest of a run request.
+const maxInitial = session.MaxMessage - 64<<10
+
+// open runs the ServerApp as far as its first message.
+func (f *flowerRunner) open(ctx context.Context, j *flowercontrol.Job) (*opening.Start, error) {
+	n := f.n
+	ctx, cancel := context.WithTimeoutCause(ctx, openingTime, fmt.Errorf("the ServerApp sent no message in %s: does it wait for more nodes than the federation's %d?", openingTime, len(n.policy.Members)))
+	defer cancel()
+	at, err := n.apps.place()
+	if err != nil {
+		return nil, err
+	}
+	defer at.remove()
+	o := opening.New(opening.Config{Bundle: j.Bundle, Overrides: ownless(j.Overrides), Nodes: len(n.policy.Members), MaxBytes: maxInitial,
+		Print: func(s string) { j.Print(strings.TrimRight(s, "\n")) }})
+	serving, stopServing := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() { served <- o.Serve(serving, at.listener) }()
+	defer func() { stopServing(); <-served }()
+	x := &program{readOnly: n.apps.bundles.readOnly()}
+	x.command, x.env = n.apps.bundles.command("flwr-serverapp")
+	out := &lines{log: n.log.With("app", j.Bundle.ID(), "part", "serverapp")}
+	p, err := n.apps.launch(ctx, x, at, "--serverappio-api-address", o.Token(), out)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Stop()
+	go func() {
+		select {
+		case <-p.Done():
+			o.Fail(fmt.Errorf("%w: its process ended: %s", opening.ErrRefused, p.Wait()))
+		case <-j.Stop:
+			o.Fail(flowercontrol.ErrStopped)
+		case <-serving.Done():
+		}
+	}()
+	return o.Wait(ctx)
+}
+
+// ownless leaves out the keys that Flower's own check of overrides does not know.
+func ownless(overrides map[string]any) map[string]any {
+	out := maps.Clone(overrides)
+	maps.DeleteFunc(out, func(k string, _ any) bool { return strings.HasPrefix(k, fab.OwnPrefix) })
+	return out
+}
