@@ -5,7 +5,7 @@
 // source: flwr/proto/serverappio.proto
 
 // The server's side of a ServerApp process, versions 1.26 to 1.29. A process that is
-// started with a token calls neither ListAppsToLaunch nor RequestToken nor GetRun.
+// started with a token calls neither ListAppsToLaunch nor RequestToken.
 
 package flwrproto
 
@@ -121,9 +121,10 @@ const file_flwr_proto_serverappio_proto_rawDesc = "" +
 	"\x0fGetNodesRequest\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\x04R\x05runId\":\n" +
 	"\x10GetNodesResponse\x12&\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x10.flwr.proto.NodeR\x05nodes2\xc2\a\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x10.flwr.proto.NodeR\x05nodes2\x83\b\n" +
 	"\vServerAppIo\x12]\n" +
-	"\x10SendAppHeartbeat\x12#.flwr.proto.SendAppHeartbeatRequest\x1a$.flwr.proto.SendAppHeartbeatResponse\x12T\n" +
+	"\x10SendAppHeartbeat\x12#.flwr.proto.SendAppHeartbeatRequest\x1a$.flwr.proto.SendAppHeartbeatResponse\x12?\n" +
+	"\x06GetRun\x12\x19.flwr.proto.GetRunRequest\x1a\x1a.flwr.proto.GetRunResponse\x12T\n" +
 	"\rPullAppInputs\x12 .flwr.proto.PullAppInputsRequest\x1a!.flwr.proto.PullAppInputsResponse\x12W\n" +
 	"\x0ePushAppOutputs\x12!.flwr.proto.PushAppOutputsRequest\x1a\".flwr.proto.PushAppOutputsResponse\x12K\n" +
 	"\n" +
@@ -155,52 +156,56 @@ var file_flwr_proto_serverappio_proto_goTypes = []any{
 	(*GetNodesResponse)(nil),               // 1: flwr.proto.GetNodesResponse
 	(*Node)(nil),                           // 2: flwr.proto.Node
 	(*SendAppHeartbeatRequest)(nil),        // 3: flwr.proto.SendAppHeartbeatRequest
-	(*PullAppInputsRequest)(nil),           // 4: flwr.proto.PullAppInputsRequest
-	(*PushAppOutputsRequest)(nil),          // 5: flwr.proto.PushAppOutputsRequest
-	(*PushObjectRequest)(nil),              // 6: flwr.proto.PushObjectRequest
-	(*PullObjectRequest)(nil),              // 7: flwr.proto.PullObjectRequest
-	(*ConfirmMessageReceivedRequest)(nil),  // 8: flwr.proto.ConfirmMessageReceivedRequest
-	(*UpdateRunStatusRequest)(nil),         // 9: flwr.proto.UpdateRunStatusRequest
-	(*PushLogsRequest)(nil),                // 10: flwr.proto.PushLogsRequest
-	(*PushAppMessagesRequest)(nil),         // 11: flwr.proto.PushAppMessagesRequest
-	(*PullAppMessagesRequest)(nil),         // 12: flwr.proto.PullAppMessagesRequest
-	(*SendAppHeartbeatResponse)(nil),       // 13: flwr.proto.SendAppHeartbeatResponse
-	(*PullAppInputsResponse)(nil),          // 14: flwr.proto.PullAppInputsResponse
-	(*PushAppOutputsResponse)(nil),         // 15: flwr.proto.PushAppOutputsResponse
-	(*PushObjectResponse)(nil),             // 16: flwr.proto.PushObjectResponse
-	(*PullObjectResponse)(nil),             // 17: flwr.proto.PullObjectResponse
-	(*ConfirmMessageReceivedResponse)(nil), // 18: flwr.proto.ConfirmMessageReceivedResponse
-	(*UpdateRunStatusResponse)(nil),        // 19: flwr.proto.UpdateRunStatusResponse
-	(*PushLogsResponse)(nil),               // 20: flwr.proto.PushLogsResponse
-	(*PushAppMessagesResponse)(nil),        // 21: flwr.proto.PushAppMessagesResponse
-	(*PullAppMessagesResponse)(nil),        // 22: flwr.proto.PullAppMessagesResponse
+	(*GetRunRequest)(nil),                  // 4: flwr.proto.GetRunRequest
+	(*PullAppInputsRequest)(nil),           // 5: flwr.proto.PullAppInputsRequest
+	(*PushAppOutputsRequest)(nil),          // 6: flwr.proto.PushAppOutputsRequest
+	(*PushObjectRequest)(nil),              // 7: flwr.proto.PushObjectRequest
+	(*PullObjectRequest)(nil),              // 8: flwr.proto.PullObjectRequest
+	(*ConfirmMessageReceivedRequest)(nil),  // 9: flwr.proto.ConfirmMessageReceivedRequest
+	(*UpdateRunStatusRequest)(nil),         // 10: flwr.proto.UpdateRunStatusRequest
+	(*PushLogsRequest)(nil),                // 11: flwr.proto.PushLogsRequest
+	(*PushAppMessagesRequest)(nil),         // 12: flwr.proto.PushAppMessagesRequest
+	(*PullAppMessagesRequest)(nil),         // 13: flwr.proto.PullAppMessagesRequest
+	(*SendAppHeartbeatResponse)(nil),       // 14: flwr.proto.SendAppHeartbeatResponse
+	(*GetRunResponse)(nil),                 // 15: flwr.proto.GetRunResponse
+	(*PullAppInputsResponse)(nil),          // 16: flwr.proto.PullAppInputsResponse
+	(*PushAppOutputsResponse)(nil),         // 17: flwr.proto.PushAppOutputsResponse
+	(*PushObjectResponse)(nil),             // 18: flwr.proto.PushObjectResponse
+	(*PullObjectResponse)(nil),             // 19: flwr.proto.PullObjectResponse
+	(*ConfirmMessageReceivedResponse)(nil), // 20: flwr.proto.ConfirmMessageReceivedResponse
+	(*UpdateRunStatusResponse)(nil),        // 21: flwr.proto.UpdateRunStatusResponse
+	(*PushLogsResponse)(nil),               // 22: flwr.proto.PushLogsResponse
+	(*PushAppMessagesResponse)(nil),        // 23: flwr.proto.PushAppMessagesResponse
+	(*PullAppMessagesResponse)(nil),        // 24: flwr.proto.PullAppMessagesResponse
 }
 var file_flwr_proto_serverappio_proto_depIdxs = []int32{
 	2,  // 0: flwr.proto.GetNodesResponse.nodes:type_name -> flwr.proto.Node
 	3,  // 1: flwr.proto.ServerAppIo.SendAppHeartbeat:input_type -> flwr.proto.SendAppHeartbeatRequest
-	4,  // 2: flwr.proto.ServerAppIo.PullAppInputs:input_type -> flwr.proto.PullAppInputsRequest
-	5,  // 3: flwr.proto.ServerAppIo.PushAppOutputs:input_type -> flwr.proto.PushAppOutputsRequest
-	6,  // 4: flwr.proto.ServerAppIo.PushObject:input_type -> flwr.proto.PushObjectRequest
-	7,  // 5: flwr.proto.ServerAppIo.PullObject:input_type -> flwr.proto.PullObjectRequest
-	8,  // 6: flwr.proto.ServerAppIo.ConfirmMessageReceived:input_type -> flwr.proto.ConfirmMessageReceivedRequest
-	9,  // 7: flwr.proto.ServerAppIo.UpdateRunStatus:input_type -> flwr.proto.UpdateRunStatusRequest
-	10, // 8: flwr.proto.ServerAppIo.PushLogs:input_type -> flwr.proto.PushLogsRequest
-	11, // 9: flwr.proto.ServerAppIo.PushMessages:input_type -> flwr.proto.PushAppMessagesRequest
-	12, // 10: flwr.proto.ServerAppIo.PullMessages:input_type -> flwr.proto.PullAppMessagesRequest
-	0,  // 11: flwr.proto.ServerAppIo.GetNodes:input_type -> flwr.proto.GetNodesRequest
-	13, // 12: flwr.proto.ServerAppIo.SendAppHeartbeat:output_type -> flwr.proto.SendAppHeartbeatResponse
-	14, // 13: flwr.proto.ServerAppIo.PullAppInputs:output_type -> flwr.proto.PullAppInputsResponse
-	15, // 14: flwr.proto.ServerAppIo.PushAppOutputs:output_type -> flwr.proto.PushAppOutputsResponse
-	16, // 15: flwr.proto.ServerAppIo.PushObject:output_type -> flwr.proto.PushObjectResponse
-	17, // 16: flwr.proto.ServerAppIo.PullObject:output_type -> flwr.proto.PullObjectResponse
-	18, // 17: flwr.proto.ServerAppIo.ConfirmMessageReceived:output_type -> flwr.proto.ConfirmMessageReceivedResponse
-	19, // 18: flwr.proto.ServerAppIo.UpdateRunStatus:output_type -> flwr.proto.UpdateRunStatusResponse
-	20, // 19: flwr.proto.ServerAppIo.PushLogs:output_type -> flwr.proto.PushLogsResponse
-	21, // 20: flwr.proto.ServerAppIo.PushMessages:output_type -> flwr.proto.PushAppMessagesResponse
-	22, // 21: flwr.proto.ServerAppIo.PullMessages:output_type -> flwr.proto.PullAppMessagesResponse
-	1,  // 22: flwr.proto.ServerAppIo.GetNodes:output_type -> flwr.proto.GetNodesResponse
-	12, // [12:23] is the sub-list for method output_type
-	1,  // [1:12] is the sub-list for method input_type
+	4,  // 2: flwr.proto.ServerAppIo.GetRun:input_type -> flwr.proto.GetRunRequest
+	5,  // 3: flwr.proto.ServerAppIo.PullAppInputs:input_type -> flwr.proto.PullAppInputsRequest
+	6,  // 4: flwr.proto.ServerAppIo.PushAppOutputs:input_type -> flwr.proto.PushAppOutputsRequest
+	7,  // 5: flwr.proto.ServerAppIo.PushObject:input_type -> flwr.proto.PushObjectRequest
+	8,  // 6: flwr.proto.ServerAppIo.PullObject:input_type -> flwr.proto.PullObjectRequest
+	9,  // 7: flwr.proto.ServerAppIo.ConfirmMessageReceived:input_type -> flwr.proto.ConfirmMessageReceivedRequest
+	10, // 8: flwr.proto.ServerAppIo.UpdateRunStatus:input_type -> flwr.proto.UpdateRunStatusRequest
+	11, // 9: flwr.proto.ServerAppIo.PushLogs:input_type -> flwr.proto.PushLogsRequest
+	12, // 10: flwr.proto.ServerAppIo.PushMessages:input_type -> flwr.proto.PushAppMessagesRequest
+	13, // 11: flwr.proto.ServerAppIo.PullMessages:input_type -> flwr.proto.PullAppMessagesRequest
+	0,  // 12: flwr.proto.ServerAppIo.GetNodes:input_type -> flwr.proto.GetNodesRequest
+	14, // 13: flwr.proto.ServerAppIo.SendAppHeartbeat:output_type -> flwr.proto.SendAppHeartbeatResponse
+	15, // 14: flwr.proto.ServerAppIo.GetRun:output_type -> flwr.proto.GetRunResponse
+	16, // 15: flwr.proto.ServerAppIo.PullAppInputs:output_type -> flwr.proto.PullAppInputsResponse
+	17, // 16: flwr.proto.ServerAppIo.PushAppOutputs:output_type -> flwr.proto.PushAppOutputsResponse
+	18, // 17: flwr.proto.ServerAppIo.PushObject:output_type -> flwr.proto.PushObjectResponse
+	19, // 18: flwr.proto.ServerAppIo.PullObject:output_type -> flwr.proto.PullObjectResponse
+	20, // 19: flwr.proto.ServerAppIo.ConfirmMessageReceived:output_type -> flwr.proto.ConfirmMessageReceivedResponse
+	21, // 20: flwr.proto.ServerAppIo.UpdateRunStatus:output_type -> flwr.proto.UpdateRunStatusResponse
+	22, // 21: flwr.proto.ServerAppIo.PushLogs:output_type -> flwr.proto.PushLogsResponse
+	23, // 22: flwr.proto.ServerAppIo.PushMessages:output_type -> flwr.proto.PushAppMessagesResponse
+	24, // 23: flwr.proto.ServerAppIo.PullMessages:output_type -> flwr.proto.PullAppMessagesResponse
+	1,  // 24: flwr.proto.ServerAppIo.GetNodes:output_type -> flwr.proto.GetNodesResponse
+	13, // [13:25] is the sub-list for method output_type
+	1,  // [1:13] is the sub-list for method input_type
 	1,  // [1:1] is the sub-list for extension type_name
 	1,  // [1:1] is the sub-list for extension extendee
 	0,  // [0:1] is the sub-list for field type_name

@@ -5,7 +5,7 @@
 // source: flwr/proto/serverappio.proto
 
 // The server's side of a ServerApp process, versions 1.26 to 1.29. A process that is
-// started with a token calls neither ListAppsToLaunch nor RequestToken nor GetRun.
+// started with a token calls neither ListAppsToLaunch nor RequestToken.
 
 package flwrproto
 
@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	ServerAppIo_SendAppHeartbeat_FullMethodName       = "/flwr.proto.ServerAppIo/SendAppHeartbeat"
+	ServerAppIo_GetRun_FullMethodName                 = "/flwr.proto.ServerAppIo/GetRun"
 	ServerAppIo_PullAppInputs_FullMethodName          = "/flwr.proto.ServerAppIo/PullAppInputs"
 	ServerAppIo_PushAppOutputs_FullMethodName         = "/flwr.proto.ServerAppIo/PushAppOutputs"
 	ServerAppIo_PushObject_FullMethodName             = "/flwr.proto.ServerAppIo/PushObject"
@@ -40,6 +41,7 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 type ServerAppIoClient interface {
 	SendAppHeartbeat(ctx context.Context, in *SendAppHeartbeatRequest, opts ...grpc.CallOption) (*SendAppHeartbeatResponse, error)
+	GetRun(ctx context.Context, in *GetRunRequest, opts ...grpc.CallOption) (*GetRunResponse, error)
 	PullAppInputs(ctx context.Context, in *PullAppInputsRequest, opts ...grpc.CallOption) (*PullAppInputsResponse, error)
 	PushAppOutputs(ctx context.Context, in *PushAppOutputsRequest, opts ...grpc.CallOption) (*PushAppOutputsResponse, error)
 	PushObject(ctx context.Context, in *PushObjectRequest, opts ...grpc.CallOption) (*PushObjectResponse, error)
@@ -64,6 +66,16 @@ func (c *serverAppIoClient) SendAppHeartbeat(ctx context.Context, in *SendAppHea
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SendAppHeartbeatResponse)
 	err := c.cc.Invoke(ctx, ServerAppIo_SendAppHeartbeat_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *serverAppIoClient) GetRun(ctx context.Context, in *GetRunRequest, opts ...grpc.CallOption) (*GetRunResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetRunResponse)
+	err := c.cc.Invoke(ctx, ServerAppIo_GetRun_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -175,6 +187,7 @@ func (c *serverAppIoClient) GetNodes(ctx context.Context, in *GetNodesRequest, o
 // for forward compatibility.
 type ServerAppIoServer interface {
 	SendAppHeartbeat(context.Context, *SendAppHeartbeatRequest) (*SendAppHeartbeatResponse, error)
+	GetRun(context.Context, *GetRunRequest) (*GetRunResponse, error)
 	PullAppInputs(context.Context, *PullAppInputsRequest) (*PullAppInputsResponse, error)
 	PushAppOutputs(context.Context, *PushAppOutputsRequest) (*PushAppOutputsResponse, error)
 	PushObject(context.Context, *PushObjectRequest) (*PushObjectResponse, error)
@@ -197,6 +210,9 @@ type UnimplementedServerAppIoServer struct{}
 
 func (UnimplementedServerAppIoServer) SendAppHeartbeat(context.Context, *SendAppHeartbeatRequest) (*SendAppHeartbeatResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SendAppHeartbeat not implemented")
+}
+func (UnimplementedServerAppIoServer) GetRun(context.Context, *GetRunRequest) (*GetRunResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRun not implemented")
 }
 func (UnimplementedServerAppIoServer) PullAppInputs(context.Context, *PullAppInputsRequest) (*PullAppInputsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PullAppInputs not implemented")
@@ -263,6 +279,24 @@ func _ServerAppIo_SendAppHeartbeat_Handler(srv interface{}, ctx context.Context,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ServerAppIoServer).SendAppHeartbeat(ctx, req.(*SendAppHeartbeatRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ServerAppIo_GetRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRunRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ServerAppIoServer).GetRun(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ServerAppIo_GetRun_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ServerAppIoServer).GetRun(ctx, req.(*GetRunRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -457,6 +491,10 @@ var ServerAppIo_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SendAppHeartbeat",
 			Handler:    _ServerAppIo_SendAppHeartbeat_Handler,
+		},
+		{
+			MethodName: "GetRun",
+			Handler:    _ServerAppIo_GetRun_Handler,
 		},
 		{
 			MethodName: "PullAppInputs",

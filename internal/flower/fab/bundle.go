@@ -165,6 +165,11 @@ func checkManifest(files map[string][]byte) ([]File, error) {
 		}
 		list = append(list, File{Path: name, Size: int64(len(content)), Digest: digest})
 	}
+	// Older versions (1.26) do not list the project file; the bundle's own hash covers it.
+	if project, there := files[projectName]; there && !listed[projectName] {
+		listed[projectName] = true
+		list = append([]File{{Path: projectName, Size: int64(len(project)), Digest: sha256.Sum256(project)}}, list...)
+	}
 	if len(list) != len(files)-1 {
 		for name := range files {
 			if !listed[name] && name != manifestName {

@@ -78,10 +78,19 @@ func (s *server) PullAppInputs(context.Context, *flwr.PullAppInputsRequest) (*fl
 	b := s.o.config.Bundle
 	return &flwr.PullAppInputsResponse{
 		Context: &flwr.Context{RunId: s.runID(), NodeId: flower.Server, State: &flwr.RecordDict{}},
-		Run: &flwr.Run{RunId: s.runID(), FabId: b.ID(), FabVersion: b.Version, FabHash: b.Hash(), RunType: "serverapp",
-			OverrideConfig: flwr.Scalars(s.o.config.Overrides), Status: &flwr.RunStatus{Status: "running"}},
-		Fab: &flwr.Fab{HashStr: b.Hash(), Content: b.Content},
+		Run:     s.run(),
+		Fab:     &flwr.Fab{HashStr: b.Hash(), Content: b.Content},
 	}, nil
+}
+
+func (s *server) GetRun(context.Context, *flwr.GetRunRequest) (*flwr.GetRunResponse, error) {
+	return &flwr.GetRunResponse{Run: s.run()}, nil
+}
+
+func (s *server) run() *flwr.Run {
+	b := s.o.config.Bundle
+	return &flwr.Run{RunId: s.runID(), FabId: b.ID(), FabVersion: b.Version, FabHash: b.Hash(), RunType: "serverapp",
+		OverrideConfig: flwr.Scalars(s.o.config.Overrides), Status: &flwr.RunStatus{Status: "running"}}
 }
 
 func (s *server) PushLogs(_ context.Context, r *flwr.PushLogsRequest) (*flwr.PushLogsResponse, error) {

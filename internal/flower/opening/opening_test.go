@@ -1,0 +1,279 @@
+package opening
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	flwr "github.com/concordat/concordat/api/flwr/proto"
+	"github.com/concordat/concordat/chunkstore/object"
+	"github.com/concordat/concordat/internal/flower/fab"
+)
+
+// serve returns an opening and a client of it, which is to act as a ServerApp.
+func serve(t *testing.T, maxBytes int64) (*Opening, flwr.ServerAppIoClient) {
+	t.Helper()
+	raw, err := os.ReadFile("../fab/testdata/flwr-1.29.0.fab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := fab.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "opening") // t.TempDir is too long a name for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := New(Config{Bundle: b, Overrides: map[string]any{"epochs": int64(2)}, Nodes: 2, MaxBytes: maxBytes, Print: func(s string) { t.Log(s) }})
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- o.Serve(ctx, l) }()
+	conn, err := grpc.NewClient("unix://"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		conn.Close()
+		cancel()
+		if err := <-served; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+		os.RemoveAll(dir)
+	})
+	return o, flwr.NewServerAppIoClient(conn)
+}
+
+func wait(t *testing.T, o *Opening) (*Start, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	return o.Wait(ctx)
+}
+
+// message is a content for some node, with its tree and its objects.
+func message(t *testing.T, kind string, node uint64, content object.RecordDict) (*flwr.Message, *flwr.ObjectTree, []object.Object) {
+	t.Helper()
+	objects, err := object.Objects(&object.Message{Metadata: object.Metadata{SrcNode: 1, DstNode: node, Type: kind, TTL: 60, CreatedAt: 2e9}, Content: content})
+	if err != nil {
+		t.Fatal(err)
+	}
+	byID := map[object.ID]object.Object{}
+	for _, o := range objects {
+		byID[o.ID] = o
+	}
+	var tree func(object.ID) *flwr.ObjectTree
+	tree = func(id object.ID) *flwr.ObjectTree {
+		h, err := object.ParseHead(byID[id].Raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := &flwr.ObjectTree{ObjectId: id.String()}
+		for _, c := range h.Children {
+			out.Children = append(out.Children, tree(c))
+		}
+		return out
+	}
+	root := objects[len(objects)-1]
+	m := &flwr.Message{Metadata: &flwr.Metadata{MessageId: root.ID.String(), MessageType: kind, SrcNodeId: 1, DstNodeId: node}, Content: &flwr.RecordDict{}}
+	return m, tree(root.ID), objects
+}
+
+func arrays(t *testing.T, n int) object.ArrayRecord {
+	t.Helper()
+	a, err := object.NewArray(object.NPY{Descr: "<f8", Shape: []int{n}}, make([]byte, 8*n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return object.ArrayRecord{{Name: "w", Array: a}}
+}
+
+// usual is what Flower's FedAvg sends.
+func usual(t *testing.T) object.RecordDict {
+	return object.RecordDict{{Name: "arrays", Record: arrays(t, 3)},
+		{Name: "config", Record: object.ConfigRecord{{Key: "lr", Value: object.Double(0.5)}, {Key: "on", Value: object.Bool(true)}, {Key: "server-round", Value: object.Sint(1)}}}}
+}
+
+func TestOpening(t *testing.T) {
+	t.Parallel()
+	o, app := serve(t, 1<<20)
+	ctx := t.Context()
+	in, err := app.PullAppInputs(ctx, &flwr.PullAppInputsRequest{Token: o.Token()})
+	if err != nil || in.Context.NodeId != 1 || in.Run.OverrideConfig["epochs"].GetSint64() != 2 || in.Fab.HashStr != in.Run.FabHash || len(in.Fab.Content) == 0 {
+		t.Fatalf("inputs %v, %v", in.GetRun(), err)
+	}
+	nodes, err := app.GetNodes(ctx, &flwr.GetNodesRequest{RunId: in.Run.RunId})
+	if err != nil || len(nodes.Nodes) != 2 || nodes.Nodes[0].NodeId == nodes.Nodes[1].NodeId || nodes.Nodes[0].NodeId <= 1 {
+		t.Fatalf("nodes %v, %v", nodes, err)
+	}
+	a, treeA, objects := message(t, "train", 2, usual(t))
+	b, treeB, _ := message(t, "train", 3, usual(t))
+	r, err := app.PushMessages(ctx, &flwr.PushAppMessagesRequest{MessagesList: []*flwr.Message{a, b}, MessageObjectTrees: []*flwr.ObjectTree{treeA, treeB}})
+	if err != nil || len(r.MessageIds) != 2 || len(r.ObjectsToPush) != len(objects)-1 {
+		t.Fatalf("push: %v, %v", r, err)
+	}
+	if _, err := app.PushLogs(ctx, &flwr.PushLogsRequest{Logs: []string{"hello", ""}}); err != nil {
+		t.Error(err)
+	}
+	for _, x := range objects[:len(objects)-1] {
+		for range 2 { // again: the answer may have been lost
+			if p, err := app.PushObject(ctx, &flwr.PushObjectRequest{ObjectId: x.ID.String(), ObjectContent: x.Raw}); err != nil || !p.Stored {
+				t.Fatalf("object: %v, %v", p, err)
+			}
+		}
+	}
+	s, err := wait(t, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Config) != 2 || s.Config["lr"] != 0.5 || s.Config["on"] != true {
+		t.Errorf("config %v", s.Config)
+	}
+	want, err := object.Objects(object.RecordDict{{Name: "arrays", Record: arrays(t, 3)}})
+	if err != nil || len(s.Arrays) != len(want) || object.Sum(s.Arrays[len(want)-1]) != want[len(want)-1].ID {
+		t.Errorf("%d objects, want those of the arrays alone, %d", len(s.Arrays), len(want))
+	}
+}
+
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	type batch struct {
+		messages []*flwr.Message
+		trees    []*flwr.ObjectTree
+		objects  []object.Object
+	}
+	of := func(kind string, contents ...object.RecordDict) batch {
+		var b batch
+		for i, c := range contents {
+			m, tree, objects := message(t, kind, uint64(i)+2, c)
+			b.messages, b.trees, b.objects = append(b.messages, m), append(b.trees, tree), append(b.objects, objects...)
+		}
+		return b
+	}
+	with := func(name string, r object.Record) object.RecordDict {
+		return append(usual(t), object.RecordItem{Name: name, Record: r})
+	}
+	other := usual(t)
+	other[0].Record = arrays(t, 4)
+	errorReply := of("train", usual(t))
+	errorReply.messages[0].Error = &flwr.Error{Code: 1}
+	deep := of("train", usual(t))
+	for range 5 {
+		deep.trees[0].Children[0] = &flwr.ObjectTree{ObjectId: deep.trees[0].ObjectId, Children: []*flwr.ObjectTree{deep.trees[0].Children[0]}}
+	}
+	for what, c := range map[string]struct {
+		batch batch
+		want  string
+	}{
+		"nothing":          {batch{}, "0 messages"},
+		"query first":      {of("query", usual(t)), "initial arrays"},
+		"evaluate first":   {of("evaluate", usual(t)), "evaluate first"},
+		"action":           {of("train.other", usual(t)), "first message"},
+		"a model each":     {of("train", usual(t), other), "different messages"},
+		"error":            {errorReply, "no content"},
+		"too deep":         {deep, "too deep"},
+		"no arrays":        {of("train", usual(t)[1:]), "no arrays"},
+		"legacy names":     {of("train", object.RecordDict{{Name: "fitins.parameters", Record: arrays(t, 3)}}), "fitins.parameters"},
+		"another config":   {of("train", with("more", object.ConfigRecord{})), "want \"config\""},
+		"metrics":          {of("train", with("m", object.MetricRecord{})), "MetricRecord"},
+		"list in a config": {of("train", object.RecordDict{usual(t)[0], {Name: "config", Record: object.ConfigRecord{{Key: "l", Value: object.Sints{1}}}}}), "no bool"},
+		"too large":        {of("train", object.RecordDict{{Name: "arrays", Record: arrays(t, 1<<17)}}), "do not fit"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			o, app := serve(t, 1<<20)
+			r, err := app.PushMessages(t.Context(), &flwr.PushAppMessagesRequest{MessagesList: c.batch.messages, MessageObjectTrees: c.batch.trees})
+			for _, id := range r.GetObjectsToPush() {
+				for _, x := range c.batch.objects {
+					if x.ID.String() == id && err == nil {
+						_, err = app.PushObject(t.Context(), &flwr.PushObjectRequest{ObjectId: id, ObjectContent: x.Raw})
+					}
+				}
+			}
+			if status.Code(err) != codes.FailedPrecondition {
+				t.Errorf("the app was told %v", err)
+			}
+			if _, err := wait(t, o); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+// What a broken or hostile process may do besides.
+func TestMisuse(t *testing.T) {
+	t.Parallel()
+	a, tree, objects := message(t, "train", 2, usual(t))
+	push := &flwr.PushAppMessagesRequest{MessagesList: []*flwr.Message{a}, MessageObjectTrees: []*flwr.ObjectTree{tree}}
+	for what, act := range map[string]func(*Opening, flwr.ServerAppIoClient) error{
+		"object before its message": func(_ *Opening, app flwr.ServerAppIoClient) error {
+			_, err := app.PushObject(t.Context(), &flwr.PushObjectRequest{ObjectId: objects[0].ID.String(), ObjectContent: objects[0].Raw})
+			return err
+		},
+		"another content": func(_ *Opening, app flwr.ServerAppIoClient) error {
+			if _, err := app.PushMessages(t.Context(), push); err != nil {
+				return err
+			}
+			_, err := app.PushObject(t.Context(), &flwr.PushObjectRequest{ObjectId: objects[0].ID.String(), ObjectContent: objects[1].Raw})
+			return err
+		},
+		"no id": func(_ *Opening, app flwr.ServerAppIoClient) error {
+			_, err := app.PushObject(t.Context(), &flwr.PushObjectRequest{ObjectId: "x"})
+			return err
+		},
+		"second batch": func(_ *Opening, app flwr.ServerAppIoClient) error {
+			if _, err := app.PushMessages(t.Context(), push); err != nil {
+				return err
+			}
+			_, err := app.PushMessages(t.Context(), push)
+			return err
+		},
+		"too many logs": func(_ *Opening, app flwr.ServerAppIoClient) error {
+			_, err := app.PushLogs(t.Context(), &flwr.PushLogsRequest{Logs: make([]string, maxLogs+1)})
+			return err
+		},
+	} {
+		o, app := serve(t, 1<<20)
+		if err := act(o, app); status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("%s: the app was told %v", what, err)
+		}
+		if _, err := wait(t, o); !errors.Is(err, ErrRefused) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+
+	o, app := serve(t, 1<<20)
+	bad := strings.Repeat("0", len(o.Token()))
+	if _, err := app.PullAppInputs(t.Context(), &flwr.PullAppInputsRequest{Token: bad}); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("wrong token: %v", err)
+	}
+	if _, err := app.PullAppInputs(t.Context(), &flwr.PullAppInputsRequest{}); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("no token: %v", err)
+	}
+	if _, err := app.GetNodes(metadata.AppendToOutgoingContext(t.Context(), "flwr-app-token", bad), &flwr.GetNodesRequest{}); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("wrong token in the header: %v", err)
+	}
+	if r, err := app.SendAppHeartbeat(t.Context(), &flwr.SendAppHeartbeatRequest{Token: o.Token()}); err != nil || !r.Success {
+		t.Errorf("heartbeat: %v, %v", r, err)
+	}
+	if _, err := app.UpdateRunStatus(t.Context(), &flwr.UpdateRunStatusRequest{RunStatus: &flwr.RunStatus{Status: "finished", SubStatus: "failed", Details: "ValueError"}}); err != nil {
+		t.Error(err)
+	}
+	if _, err := wait(t, o); err == nil || !strings.Contains(err.Error(), "ValueError") {
+		t.Errorf("an app that failed: %v", err)
+	}
+}
