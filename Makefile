@@ -10,7 +10,11 @@ TOOL := $(GO) tool -modfile=internal/tools/go.mod
 # minutes under the race detector; they run without it, everything else with it.
 PURE := /(attestation|verifier|policy)(/|$$)
 
-.PHONY: all help build demo simulator test bench lint generate check-generated wasm release release-check clean
+# The versions of Flower that "make interop" runs: the oldest and the newest that a
+# node serves, and those between that INTEROP names.
+INTEROP ?= 1.26.1 1.29.0
+
+.PHONY: all help build demo simulator test interop bench lint generate check-generated wasm release release-check clean
 
 all: build
 
@@ -18,6 +22,7 @@ help:
 	@echo 'make build            the programs, into bin/'
 	@echo 'make demo             a whole simulated federation; DEMO="--platform tdx" passes flags'
 	@echo 'make test             go vet and every test; under the race detector where there is a C compiler'
+	@echo 'make interop          whole federations with what Flower publishes; INTEROP="1.28.0" chooses versions'
 	@echo 'make bench            measurements, into out/bench.json'
 	@echo 'make lint             gofmt, go vet, staticcheck'
 	@echo 'make generate         code of api/, the policy reference'
@@ -49,6 +54,18 @@ test:
 		echo "test: without the race detector (no C compiler found)"; \
 		$(GO) test -timeout 10m ./...; \
 	fi
+
+# Needs Python 3.10 to 3.13 with venv, and PyPI the first time. An environment is moved
+# to its place when it is complete.
+interop:
+	@command -v python3 >/dev/null || { echo 'interop: NOT TESTED with Flower: there is no python3'; exit 75; }
+	@for v in $(INTEROP); do \
+		dir=$(CURDIR)/out/interop/flwr-$$v; \
+		test -e $$dir/installed || { rm -rf $$dir && python3 -m venv $$dir && \
+			$$dir/bin/pip install --quiet --disable-pip-version-check flwr==$$v numpy && touch $$dir/installed; } || \
+			{ rm -rf $$dir; echo "interop: NOT TESTED with Flower: flwr $$v could not be installed"; exit 75; }; \
+	done
+	CONCORDAT_INTEROP=$(CURDIR)/out/interop CONCORDAT_INTEROP_VERSIONS="$(INTEROP)" $(GO) test -count=1 -v -timeout 10m -run '^TestFlower$$' ./ci/interop
 
 bench: build simulator
 	bin/concordat bench

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/ci"
 	"github.com/concordat/concordat/examples/breast-cancer/data"
 	"github.com/concordat/concordat/examples/breast-cancer/model"
@@ -26,8 +27,6 @@ import (
 	"github.com/concordat/concordat/internal/sandbox"
 	"github.com/concordat/concordat/node"
 	"github.com/concordat/concordat/policy"
-
-	"github.com/concordat/concordat/chunkstore/object"
 )
 
 func TestMain(m *testing.M) {
@@ -36,16 +35,20 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// environments returns the Python environments with Flower to test with.
+// environments returns the Python environments with Flower to test with: of each version
+// of CONCORDAT_INTEROP_VERSIONS the folder flwr-VERSION.
 func environments(t *testing.T) []string {
 	t.Helper()
 	dir := os.Getenv("CONCORDAT_INTEROP")
 	if dir == "" {
 		t.Skip("NOT TESTED with Flower: CONCORDAT_INTEROP names no folder of Python environments; \"make interop\" makes one")
 	}
-	found, err := filepath.Glob(filepath.Join(dir, "flwr-*"))
-	if err != nil || len(found) == 0 {
-		t.Fatalf("%s has no environment flwr-VERSION: %v", dir, err)
+	var found []string
+	for _, v := range strings.Fields(os.Getenv("CONCORDAT_INTEROP_VERSIONS")) {
+		found = append(found, filepath.Join(dir, "flwr-"+v))
+	}
+	if len(found) == 0 {
+		t.Fatal("CONCORDAT_INTEROP_VERSIONS names no version")
 	}
 	return found
 }
@@ -231,7 +234,7 @@ func flower(t *testing.T, env string) {
 	}
 
 	runs := u.listed()
-	if len(runs) != 1 || runs[0].Status != "finished:completed" || runs[0].Fab != fmt.Sprintf("%x", digest) {
+	if len(runs) != 1 || runs[0].Status != "finished:completed" || !strings.HasPrefix(fmt.Sprintf("%x", digest), runs[0].Fab) {
 		t.Errorf("flwr ls: %+v", runs)
 	}
 	first := runs[0].ID
@@ -241,7 +244,11 @@ func flower(t *testing.T, env string) {
 	if out := u.flwr("log", first, "my-node", "--show"); !strings.Contains(out, "[ROUND 1/3]") {
 		t.Errorf("flwr log --show:\n%s", out)
 	}
-	u.refused("gives no artifacts by URL", "pull", first, "my-node")
+	pull := "gives no artifacts by URL"
+	if strings.HasSuffix(env, "1.26.1") {
+		pull = "cannot process this request" // its own words, whatever the node says
+	}
+	u.refused(pull, "pull", first, "my-node")
 	u.refused("already finished", "stop", first, "my-node")
 	u.refused("has no key", "run", app, "my-node", "-c", "no-such-key=1")
 	u.refused("is in no federation", "run", app, "my-node", "--federation", "@somebody/else")
@@ -264,7 +271,7 @@ type listedRun struct {
 	Status string `json:"status"`
 }
 
-// listed is what flwr ls says, the newest first.
+// listed is what flwr ls says.
 func (u *user) listed() []listedRun {
 	u.t.Helper()
 	out := u.flwr("list", "my-node", "--format", "json")
@@ -302,7 +309,8 @@ func (u *user) stopDuringARound(f *ci.Federation, app, federation string) {
 	if !strings.Contains(out, "stop asked for") || !strings.Contains(out, "Run stopped.") || strings.Contains(out, "[ROUND 100/100]") {
 		u.t.Errorf("log of a stopped run:\n%s", out)
 	}
-	if runs := u.listed(); len(runs) != 2 || runs[0].ID != id || runs[0].Status != "finished:stopped" {
+	runs := u.listed()
+	if i := slices.IndexFunc(runs, func(r listedRun) bool { return r.ID == id }); i < 0 || runs[i].Status != "finished:stopped" {
 		u.t.Errorf("flwr ls: %+v", runs)
 	}
 	for _, n := range f.Nodes {
