@@ -115,7 +115,6 @@ type teller struct {
 	request Digest
 	run     Digest
 	opens   string // what the last step opened
-	stopped bool
 	why     string // the newest reason for trouble
 }
 
@@ -213,8 +212,10 @@ func (f *flowerRunner) open(ctx context.Context, j *flowercontrol.Job) (*opening
 		return nil, err
 	}
 	defer at.remove()
+	printed := &pieces{print: j.Print}
+	defer printed.flush() // once nobody serves the process any more
 	o := opening.New(opening.Config{Bundle: j.Bundle, Overrides: ownless(j.Overrides), Nodes: len(n.policy.Members), MaxBytes: maxInitial,
-		Print: func(s string) { j.Print(strings.TrimRight(s, "\n")) }})
+		Print: printed.add})
 	serving, stopServing := context.WithCancel(ctx)
 	served := make(chan error, 1)
 	go func() { served <- o.Serve(serving, at.listener) }()
@@ -237,6 +238,32 @@ func (f *flowerRunner) open(ctx context.Context, j *flowercontrol.Job) (*opening
 		}
 	}()
 	return o.Wait(ctx)
+}
+
+// pieces makes lines of what a process writes piece by piece.
+type pieces struct {
+	print func(string)
+	open  string // of the last line
+}
+
+func (p *pieces) add(s string) {
+	p.open += s
+	for {
+		line, rest, whole := strings.Cut(p.open, "\n")
+		if !whole {
+			break
+		}
+		p.print(line)
+		p.open = rest
+	}
+	if len(p.open) > maxLine {
+		p.flush()
+	}
+}
+
+func (p *pieces) flush() {
+	p.print(p.open)
+	p.open = ""
 }
 
 // ownless leaves out the keys that Flower's own check of overrides does not know.

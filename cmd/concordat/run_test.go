@@ -24,7 +24,9 @@ import (
 // tellingNode is a node that tells of one completed and one failed run.
 type tellingNode struct {
 	concordatv1.UnimplementedControlServer
-	started *concordatv1.StartRunRequest
+	started  *concordatv1.StartRunRequest
+	approved *concordatv1.App
+	stopped  []byte
 }
 
 var (
@@ -78,20 +80,20 @@ func (n *tellingNode) GetBundle(q *concordatv1.GetBundleRequest, out grpc.Server
 	return nil
 }
 
-// controlled returns a node that is served on a socket, and a function that runs a
-// command against it.
-func controlled(t *testing.T) (*tellingNode, func(args ...string) (string, error)) {
+// listening returns a node that is served on a socket.
+func listening(t *testing.T) (n *tellingNode, address string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "control") // t.TempDir is too long a name for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := unixPrefix + filepath.Join(dir, "s")
+	address = unixPrefix + filepath.Join(dir, "s")
 	l, release, err := listenControl(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, s, done := &tellingNode{}, grpc.NewServer(), make(chan error, 1)
+	n = &tellingNode{}
+	s, done := grpc.NewServer(), make(chan error, 1)
 	concordatv1.RegisterControlServer(s, n)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -102,6 +104,14 @@ func controlled(t *testing.T) (*tellingNode, func(args ...string) (string, error
 			t.Errorf("the socket is left: %v", err)
 		}
 	})
+	return n, address
+}
+
+// controlled returns a node that is served on a socket, and a function that runs a
+// command against it.
+func controlled(t *testing.T) (*tellingNode, func(args ...string) (string, error)) {
+	t.Helper()
+	n, address := listening(t)
 	return n, func(args ...string) (string, error) {
 		root := newRootCommand()
 		var out bytes.Buffer

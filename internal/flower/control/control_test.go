@@ -348,8 +348,8 @@ func TestShutdown(t *testing.T) {
 	if err := <-served; err != nil {
 		t.Error(err)
 	}
-	if x, err := server.find(r.GetRunId()); err != nil || x.outcome != "failed" || x.details != "the node stopped" {
-		t.Errorf("run %+v, %v", x, err)
+	if x := server.find(r.GetRunId()); x == nil || x.outcome != "failed" || x.details != "the node stopped" {
+		t.Errorf("run %+v", x)
 	}
 	if _, err := server.start(&Job{}); err == nil {
 		t.Error("a run was begun after the end")

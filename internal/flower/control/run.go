@@ -108,7 +108,7 @@ type Server struct {
 
 	mu   sync.Mutex // owns all below
 	runs map[uint64]*run
-	ctx  context.Context // of the jobs; set by Serve
+	ctx  context.Context // of the jobs; nil before Serve, and when it ends
 	jobs sync.WaitGroup
 }
 
@@ -117,7 +117,6 @@ func New(c Config) *Server { return &Server{config: c, runs: map[uint64]*run{}} 
 
 var (
 	errTooMany  = fmt.Errorf("%d runs are active, which is the limit: stop one, or wait", maxActive)
-	errNoRun    = errors.New("Run ID not found") //nolint:staticcheck // Flower's words, which its command looks for
 	errFinished = errors.New("the run has finished")
 )
 
@@ -125,7 +124,7 @@ var (
 func (s *Server) start(j *Job) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ctx == nil || s.ctx.Err() != nil {
+	if s.ctx == nil {
 		return 0, errors.New("the node is stopping")
 	}
 	active := 0
@@ -242,13 +241,11 @@ func (s *Server) after(r *run, at float64) (text string, last float64, finished 
 	return b.String(), last, !r.finished.IsZero() && i == len(r.log), r.changed
 }
 
-func (s *Server) find(id uint64) (*run, error) {
+// find returns the run of that number, or nil.
+func (s *Server) find(id uint64) *run {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r := s.runs[id]; r != nil {
-		return r, nil
-	}
-	return nil, errNoRun
+	return s.runs[id]
 }
 
 // stop wishes a run to end; a second wish changes nothing.

@@ -37,7 +37,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	ended := ctx.Err() != nil
 	stop()
 	cancel()
-	s.mu.Lock() // whoever was about to start a job has, or sees the end of ctx
+	s.mu.Lock()
+	s.ctx = nil // whoever was about to start a job has, or will not
 	s.mu.Unlock()
 	s.jobs.Wait()
 	if ended {
@@ -134,11 +135,14 @@ func noSuchFederation(asked, have string) error {
 	return status.Errorf(codes.NotFound, "This node is in no federation %.80q; it is in %q.", asked, have)
 }
 
+// noSuchRun has Flower's words: its command looks for them.
+func noSuchRun() error { return status.Error(codes.NotFound, "Run ID not found") }
+
 // StopRun says that the wish is taken; the run's status tells when it has ended.
 func (v *server) StopRun(_ context.Context, q *flwr.StopRunRequest) (*flwr.StopRunResponse, error) {
-	r, err := v.s.find(q.GetRunId())
-	if err != nil {
-		return nil, status.Error(codes.NotFound, err.Error())
+	r := v.s.find(q.GetRunId())
+	if r == nil {
+		return nil, noSuchRun()
 	}
 	if err := v.s.stop(r); err != nil {
 		return nil, status.Errorf(codes.FailedPrecondition, "Run ID %d is already finished", r.id)
@@ -148,9 +152,9 @@ func (v *server) StopRun(_ context.Context, q *flwr.StopRunRequest) (*flwr.StopR
 
 // StreamLogs ends when the run has finished and all was sent.
 func (v *server) StreamLogs(q *flwr.StreamLogsRequest, out grpc.ServerStreamingServer[flwr.StreamLogsResponse]) error {
-	r, err := v.s.find(q.GetRunId())
-	if err != nil {
-		return status.Error(codes.NotFound, err.Error())
+	r := v.s.find(q.GetRunId())
+	if r == nil {
+		return noSuchRun()
 	}
 	at := q.GetAfterTimestamp()
 	for {
@@ -187,16 +191,16 @@ func (v *server) ListRuns(_ context.Context, q *flwr.ListRunsRequest) (*flwr.Lis
 		res.RunDict[r.id] = r.proto(v.s.config.Runner.Federation().Name)
 	}
 	if q.RunId != nil && len(res.RunDict) == 0 {
-		return nil, status.Error(codes.NotFound, errNoRun.Error())
+		return nil, noSuchRun()
 	}
 	return res, nil
 }
 
 // PullArtifacts says where the results are instead.
 func (v *server) PullArtifacts(_ context.Context, q *flwr.PullArtifactsRequest) (*flwr.PullArtifactsResponse, error) {
-	r, err := v.s.find(q.GetRunId())
-	if err != nil {
-		return nil, status.Error(codes.NotFound, err.Error())
+	r := v.s.find(q.GetRunId())
+	if r == nil {
+		return nil, noSuchRun()
 	}
 	return nil, status.Errorf(codes.Unimplemented, "A Concordat node gives no artifacts by URL. The model and the bundle of the run are at the node: the last lines of \"flwr log %d\" say how to take them.", r.id)
 }
