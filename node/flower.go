@@ -87,7 +87,7 @@ func (f *flowerRunner) Run(ctx context.Context, j *flowercontrol.Job) error {
 	}
 	j.Print(fmt.Sprintf("[concordat] run request %s signed; waiting for every member's node", request.Short()))
 	stop := j.Stop
-	t := teller{job: j, request: request}
+	t := teller{print: j.Print, running: j.Running, stop: j.Stop, rounds: j.Terms.Rounds, request: request}
 	for {
 		for _, e := range n.eventsFrom(sent) {
 			sent++
@@ -111,7 +111,10 @@ func (f *flowerRunner) Run(ctx context.Context, j *flowercontrol.Job) error {
 
 // teller makes lines of a run's events.
 type teller struct {
-	job     *flowercontrol.Job
+	print   func(string)
+	running func()
+	stop    <-chan struct{}
+	rounds  uint64
 	request Digest
 	run     Digest
 	opens   string // what the last step opened
@@ -128,16 +131,16 @@ func (t *teller) take(e Event) (over bool, err error) {
 	}
 	switch e.Kind {
 	case "started":
-		t.job.Running()
-		t.job.Print(fmt.Sprintf("[concordat] run %s started with %d nodes", t.run.Short(), e.Inputs))
+		t.running()
+		t.print(fmt.Sprintf("[concordat] run %s started with %d nodes", t.run.Short(), e.Inputs))
 	case "step":
 		t.step(e)
 	case "failed":
 		t.why = e.Reason
-		t.job.Print("[concordat] this node: " + e.Reason)
+		t.print("[concordat] this node: " + e.Reason)
 	case "ack-refused":
 		t.why = e.Reason
-		t.job.Print("[concordat] this node does not agree to a step: " + e.Reason)
+		t.print("[concordat] this node does not agree to a step: " + e.Reason)
 	case "declined":
 		return true, errors.New("this node takes no part: " + e.Reason)
 	case "refused":
@@ -146,7 +149,7 @@ func (t *teller) take(e Event) (over bool, err error) {
 			return false, nil
 		}
 		select {
-		case <-t.job.Stop:
+		case <-t.stop:
 			return true, fmt.Errorf("%w: %s", flowercontrol.ErrStopped, e.Reason)
 		default:
 			return true, errors.New(e.Reason)
@@ -171,20 +174,20 @@ func (t *teller) step(e Event) {
 	for _, k := range slices.Sorted(maps.Keys(e.Metrics)) {
 		metrics = append(metrics, fmt.Sprintf("%s %.6g", k, e.Metrics[k]))
 	}
-	line := fmt.Sprintf("[ROUND %d/%d] %s: %d contributions", round, t.job.Terms.Rounds, closed, e.Inputs)
+	line := fmt.Sprintf("[ROUND %d/%d] %s: %d contributions", round, t.rounds, closed, e.Inputs)
 	if e.Excluded > 0 {
 		line += fmt.Sprintf(" (%d excluded)", e.Excluded)
 	}
 	if len(metrics) > 0 {
 		line += "  " + strings.Join(metrics, "  ")
 	}
-	t.job.Print(line)
+	t.print(line)
 }
 
 func (t *teller) end(e Event) error {
 	switch e.Outcome {
 	case receipt.Completed:
-		t.job.Print(fmt.Sprintf("[concordat] at the node: concordat run model %s -o model.npz\n[concordat] for an officer: concordat run bundle %s -o bundle.cbor", t.run.Short(), t.run.Short()))
+		t.print(fmt.Sprintf("[concordat] at the node: concordat run model %s -o model.npz\n[concordat] for an officer: concordat run bundle %s -o bundle.cbor", t.run.Short(), t.run.Short()))
 		return nil
 	case receipt.Stopped:
 		return flowercontrol.ErrStopped
