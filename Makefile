@@ -65,6 +65,9 @@ interop:
 			$$dir/bin/pip install --quiet --disable-pip-version-check flwr==$$v numpy && touch $$dir/installed; } || \
 			{ rm -rf $$dir; echo "interop: NOT TESTED with Flower: flwr $$v could not be installed"; exit 75; }; \
 	done
+	@for v in $(INTEROP); do \
+		CONCORDAT_FLWR=$(CURDIR)/out/interop/flwr-$$v/bin $(GO) test -count=1 -v -timeout 5m -run '^TestUnmodifiedFlower$$' ./internal/flower/grpcapp || exit 1; \
+	done
 	CONCORDAT_INTEROP=$(CURDIR)/out/interop CONCORDAT_INTEROP_VERSIONS="$(INTEROP)" $(GO) test -count=1 -v -timeout 10m -run '^TestFlower$$' ./ci/interop
 
 bench: build simulator

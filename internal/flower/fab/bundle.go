@@ -20,7 +20,7 @@ import (
 const (
 	MaxSize     = 10 << 20 // bytes of the zip
 	maxFiles    = 4096
-	maxUnpacked = 64 << 20 // bytes of all files
+	maxUnpacked = 32 << 20 // bytes of all files
 	maxName     = 512      // bytes of a path
 	maxProject  = 64 << 10 // bytes of pyproject.toml
 )
