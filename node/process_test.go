@@ -61,8 +61,12 @@ func newAppWorld(t *testing.T, argument string) *appWorld {
 		t.Fatal(err)
 	}
 	digest := Digest(sha256.Sum256(b))
+	installed, err := newApps(Config{Apps: []App{{Digest: digest, Command: []string{self, argument}}}, Isolation: string(sandbox.None), Log: slog.New(slog.DiscardHandler)}, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	w := &appWorld{
-		apps: newApps(Config{Apps: []App{{Digest: digest, Command: []string{self, argument}}}, Isolation: string(sandbox.None), Log: slog.New(slog.DiscardHandler)}, t.TempDir()),
+		apps: installed,
 		run:  &run{n: &Node{id: Digest{7}}, digest: Digest{1}, body: &receipt.Run{App: digest}, config: cose.Marshal(map[string]any{})},
 	}
 	ctx, cancel := context.WithCancel(t.Context())
