@@ -30,7 +30,7 @@ type appraised struct {
 
 type appraiseFlags struct {
 	platform, collateral, policy, nonce, at string
-	certs, crls, ocsp, logs                 []string
+	certs, crls, ocsp, logs, sets           []string
 }
 
 // appraisable says what the command needs to know of a platform.
@@ -65,6 +65,7 @@ members agreed on. Without --nonce nothing is said about freshness: the evidence
 For AMD evidence, --cert is the chip's certificate (VCEK or VLEK) and, where AMD's compiled-in chain does not
 do, ASK and ARK; --crl is AMD's list. A TDX quote carries its certificates and wants --collateral, in the JSON
 form of Intel's verification tools. For NVIDIA, --cert is the GPU's chain and --ocsp are responses to it.
+--endorsements takes all of these, for any evidence, as "concordat endorsements fetch" writes them.
 
 An event log is what a TDX guest or a vTPM says was measured, as in /sys/kernel/security/tpm0/binary_bios_measurements
 or /sys/firmware/acpi/tables/data/CCEL. It must replay to the quoted registers.
@@ -72,6 +73,7 @@ or /sys/firmware/acpi/tables/data/CCEL. It must replay to the quoted registers.
 Exit status: 0 pass, 1 fail, 2 usage, 3 incomplete (something needed is missing), 4 unsupported.`,
 		Example: `  concordat appraise --platform snp report.bin --cert vcek.der --nonce 5af0…
   concordat appraise --platform tdx quote.bin --collateral collateral.json --policy federation.policy
+  concordat appraise --platform snp report.bin --endorsements set.cbor --policy federation.policy
   concordat appraise --platform tpm evidence.json --nonce 6368616c6c656e6765
   concordat appraise --platform nvidia report.txt --cert chain.pem --output json`,
 		Args: cobra.ExactArgs(1),
@@ -93,6 +95,7 @@ Exit status: 0 pass, 1 fail, 2 usage, 3 incomplete (something needed is missing)
 	fs.StringArrayVar(&f.ocsp, "ocsp", nil, "`file` with an OCSP response of NVIDIA, DER (repeatable)")
 	fs.StringArrayVar(&f.logs, "event-log", nil, "`file` with a TCG event log of a vTPM or TDX guest (repeatable)")
 	fs.StringVar(&f.collateral, "collateral", "", "`file` with TCB info, QE identity and their chains, JSON")
+	fs.StringArrayVar(&f.sets, "endorsements", nil, "`file` with a set of the vendors' documents, of \"concordat endorsements\" (repeatable)")
 	fs.StringVar(&f.policy, "policy", "", "`file` with a federation's signed policy chain")
 	fs.StringVar(&f.nonce, "nonce", "", "what the evidence must hold, in `hex`: for a CPU up to 64 bytes and then zeros, for a GPU 32 bytes, for a vTPM the challenge itself")
 	fs.StringVar(&f.at, "at", "", "judge as of this `time`, as 2026-11-23 or 2026-11-23T12:00:00Z (default now)")

@@ -59,6 +59,11 @@ func (e *endorsementFiles) read(f *appraiseFlags) error {
 		e.add("crl", name, attestation.TypeAMDCRL, der)
 	}
 	// The verifier parses these itself.
+	for _, name := range f.sets {
+		if err := addSet(e.set, name); err != nil {
+			return usage(err)
+		}
+	}
 	for _, name := range f.ocsp {
 		b, err := readFile(name, attestation.MaxEndorsement)
 		if err != nil {
