@@ -45,6 +45,8 @@ type settings struct {
 	output   io.Writer
 	host     *Federation
 	process  bool
+	link     func(*link.Config)
+	machine  func(enclave.Machine) enclave.Machine
 }
 
 // Members sets how many members there are, each with one node; 3 by default.
@@ -76,6 +78,14 @@ func HostileLink(f func(grpc.ClientConnInterface) grpc.ClientConnInterface) Opti
 // ApproveEachRun has every node wait for its owner, as nodes do unless they are told
 // otherwise.
 func ApproveEachRun() Option { return func(s *settings) { s.approve = node.ApproveEachRun } }
+
+// LinkConfig changes what the link is configured with.
+func LinkConfig(f func(*link.Config)) Option { return func(s *settings) { s.link = f } }
+
+// WrapMachine puts f between the enclaves and their machine.
+func WrapMachine(f func(enclave.Machine) enclave.Machine) Option {
+	return func(s *settings) { s.machine = f }
+}
 
 // Observe is told what happens in the first enclave.
 func Observe(f func(enclave.Event)) Option { return func(s *settings) { s.observe = f } }
@@ -312,8 +322,12 @@ func (f *Federation) StartEnclave(m *sim.Machine, observe func(enclave.Event), w
 	if wrap != nil {
 		conn = wrap(conn)
 	}
+	var machine enclave.Machine = m
+	if f.settings.machine != nil {
+		machine = f.settings.machine(m)
+	}
 	e, err := enclave.New(enclave.Config{
-		Conn: conn, Policy: f.Chain.Encode(), Machine: m, Image: cose.Sum([]byte("ci image")), Config: cose.Sum(nil),
+		Conn: conn, Policy: f.Chain.Encode(), Machine: machine, Image: cose.Sum([]byte("ci image")), Config: cose.Sum(nil),
 		Log: f.log.With("daemon", "enclave"), Now: time.Now, WindowDelay: 20 * time.Millisecond, Observe: observe,
 	})
 	if err != nil {

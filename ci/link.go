@@ -60,6 +60,9 @@ func (f *Federation) startLink() {
 		}
 		c.Listen = a.HostPort
 	}
+	if f.settings.link != nil {
+		f.settings.link(&c)
+	}
 	if f.settings.process {
 		f.Link = f.startLinkProcess(c)
 	} else {

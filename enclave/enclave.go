@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/concordat/concordat/attestation"
@@ -92,7 +93,9 @@ type Enclave struct {
 	booted   bool
 	early    [][]byte // hellos from before the log was read
 	epoch    uint64
-	evidence Digest // first evidence statement of this instance: runs and steps name it
+	evidence Digest // first evidence statement of this instance that counts: runs and steps name it
+
+	collecting sync.Mutex // held by the job that collects evidence
 }
 
 // New checks cfg and makes the instance's keys.

@@ -101,11 +101,11 @@ type entry struct {
 	void  bool // evidence that does not pass
 }
 
-// judge appraises an entry that is evidence of an enclave: what does not pass gives
-// nobody an epoch.
+// judge appraises an entry that is evidence of an enclave, this one too: what does not
+// pass gives nobody an epoch, and every node finds so.
 func (e *Enclave) judge(ctx context.Context, x *entry) {
 	u, err := receipt.Parse(x.raw)
-	if err != nil || u.Kind() != receipt.KindEvidence || u.KeyID() == e.signer.Public().ID() {
+	if err != nil || u.Kind() != receipt.KindEvidence {
 		return
 	}
 	if err := verifier.AppraiseLogged(ctx, u, e.chain, e.peer.Blob, e.cfg.Now()); err != nil {
@@ -166,16 +166,23 @@ func (e *Enclave) logged(x entry) {
 		return
 	}
 	u, err := receipt.Parse(x.raw)
-	if err != nil || u.Federation() != e.fed || x.void {
+	if err != nil || u.Federation() != e.fed {
 		return
 	}
 	digest := cose.Sum(x.raw)
-	if u.KeyID() == e.signer.Public().ID() {
+	own := u.KeyID() == e.signer.Public().ID()
+	if own {
 		e.notePublished(digest, x.index)
+	}
+	if x.void {
+		return
 	}
 	h := &e.history
 	if u.Kind() == receipt.KindEvidence {
 		claims, err := h.epochs.Evidence(u, e.fed, e.policy.Simulated)
+		if err == nil && own && e.evidence.IsZero() {
+			e.evidence = digest
+		}
 		if err == nil && claims.Instance != e.instance && e.booted && claims.Epoch >= e.epoch {
 			e.loop.Stop(ErrSuperseded)
 		}

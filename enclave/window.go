@@ -77,7 +77,9 @@ func (e *Enclave) closeWindow() {
 		Simulated: e.policy.Simulated, IssuedAt: uint64(e.cfg.Now().Unix()),
 	}
 	e.loop.Job(func(ctx context.Context) func() {
+		e.collecting.Lock() // the machine, and the link's vendors, are asked once at a time
 		ev, ends, err := e.collect(ctx, claims)
+		e.collecting.Unlock()
 		if err != nil {
 			return func() { e.log.ErrorContext(e.ctx, "no evidence", "reason", err.Error()) }
 		}
@@ -105,10 +107,6 @@ func (e *Enclave) collect(ctx context.Context, claims attestation.Claims) (*atte
 	if err != nil {
 		return nil, nil, fmt.Errorf("cpu: %w", err)
 	}
-	ev := &attestation.Evidence{Claims: raw, Items: append(items, gpus...)}
-	if _, err := e.peer.PutBlob(ctx, ev.Encode()); err != nil {
-		return nil, nil, err
-	}
 	var ends []Digest
 	docs, err := e.cfg.Machine.Endorsements()
 	if err != nil {
@@ -121,6 +119,11 @@ func (e *Enclave) collect(ctx context.Context, claims attestation.Claims) (*atte
 		}
 		ends = append(ends, digest)
 	}
+	ev := &attestation.Evidence{Claims: raw, Items: append(items, gpus...)}
+	ends = append(ends, e.fetchEndorsements(ctx, ev, attestation.MaxEndorsements-len(ends))...)
+	if _, err := e.peer.PutBlob(ctx, ev.Encode()); err != nil {
+		return nil, nil, err
+	}
 	slices.SortFunc(ends, func(a, b Digest) int { return bytes.Compare(a[:], b[:]) })
 	return ev, slices.Compact(ends), nil
 }
@@ -132,9 +135,6 @@ func (e *Enclave) offer(w *session.Window, ev *attestation.Evidence, ends []Dige
 	if err != nil {
 		e.log.ErrorContext(e.ctx, "evidence not signed", "reason", err.Error())
 		return
-	}
-	if e.evidence.IsZero() {
-		e.evidence = s.Digest()
 	}
 	e.observe("evidence", e.epoch)
 	e.whenPublished(s.Digest(), func() {

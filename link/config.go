@@ -29,6 +29,8 @@ type Config struct {
 	// true one from hearing of new nodes.
 	EnclaveNetworks []string `yaml:"enclave_networks"`
 
+	Endorsements Endorsements `yaml:"endorsements"`
+
 	Metrics string           `yaml:"metrics"` // TCP address for GET /metrics; empty: none
 	Log     daemon.LogConfig `yaml:"log"`
 	Limits  Limits           `yaml:"limits"`

@@ -20,6 +20,7 @@ import (
 	"github.com/concordat/concordat/internal/daemon/dial"
 	"github.com/concordat/concordat/internal/daemon/metrics"
 	"github.com/concordat/concordat/internal/durable"
+	"github.com/concordat/concordat/link/endorse"
 	"github.com/concordat/concordat/link/state"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -46,6 +47,7 @@ type service struct {
 	federations map[cose.Digest]*federation
 	state       *state.Store
 	chunks      transfer.Server
+	vendors     endorse.Vendors // nil: nobody is asked
 	enclaves    []netip.Prefix
 	limits      Limits
 	now         func() time.Time
@@ -92,7 +94,11 @@ func New(cfg Config) (_ *Link, err error) {
 		return nil, fmt.Errorf("link: %w", err)
 	}
 	l.closers = append(l.closers, chunks)
-	l.relay = &service{federations: make(map[cose.Digest]*federation), state: l.state, chunks: transfer.Server{Store: chunks}, enclaves: enclaves, limits: cfg.Limits,
+	vendors, err := cfg.vendors()
+	if err != nil {
+		return nil, fmt.Errorf("link: endorsements: %w", err)
+	}
+	l.relay = &service{federations: make(map[cose.Digest]*federation), state: l.state, chunks: transfer.Server{Store: chunks}, vendors: vendors, enclaves: enclaves, limits: cfg.Limits,
 		now: cfg.Now, logger: cfg.Logger, metrics: newMetrics(l.registry), draining: make(chan struct{})}
 	if err := l.hostAll(); err != nil {
 		return nil, err

@@ -94,6 +94,12 @@ func TestFederation(t *testing.T) {
 	if _, err := bank.Named(ctx, relay.Name{Role: "a role that is too long"}); status.Code(errors.Unwrap(err)) != codes.InvalidArgument {
 		t.Errorf("malformed name: %v", err)
 	}
+	if _, _, err := e.FetchEndorsements(ctx, "amd-sev-snp", []byte{1}, nil); !errors.Is(err, relay.ErrNotFetched) {
+		t.Errorf("a link that asks no vendor: %v", err)
+	}
+	if _, _, err := bank.FetchEndorsements(ctx, "amd-sev-snp", []byte{1}, nil); status.Code(errors.Unwrap(err)) != codes.PermissionDenied {
+		t.Errorf("a node has vendors asked: %v", err)
+	}
 	if _, err := bank.Blob(ctx, cose.Sum([]byte("nothing"))); status.Code(errors.Unwrap(err)) != codes.NotFound {
 		t.Errorf("no such blob: %v", err)
 	}

@@ -23,8 +23,9 @@ type session struct {
 	bucket *bucket
 	box    *mailbox.Box
 
-	sending sync.Mutex // gRPC allows one Send at a time
-	stream  attachStream
+	sending  sync.Mutex // gRPC allows one Send at a time
+	fetching sync.Mutex // held by the call that asks vendors
+	stream   attachStream
 
 	mu      sync.Mutex // owns what follows; what is newer replaces what was not told yet
 	note    []byte

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -106,6 +107,39 @@ func (p *Peer) getBlob(ctx context.Context, q *concordatv1.GetBlobRequest) ([]by
 		return p.rpc.GetBlob(ctx, q, grpc.WaitForReady(true))
 	})
 	return r.GetData(), err
+}
+
+// maxFetched bounds what one answer of FetchEndorsements may name.
+const maxFetched = 32
+
+// ErrNotFetched says that the link asks no vendor for endorsements.
+var ErrNotFetched = errors.New("relay: the link fetches no endorsements")
+
+// FetchEndorsements has the link ask a vendor for the documents by which an item of
+// evidence is checked, and returns their digests, in no order, and what was not to be
+// had. have are documents that came with the item, blobs of the link. It is asked once:
+// the link's vendors have distances of seconds. Nothing of it is to be believed.
+func (p *Peer) FetchEndorsements(ctx context.Context, kind string, raw []byte, have []Digest) (digests []Digest, missing string, err error) {
+	q := &concordatv1.FetchEndorsementsRequest{Federation: p.cfg.Federation[:], Kind: kind, Raw: raw}
+	for _, d := range have {
+		q.Have = append(q.Have, d[:])
+	}
+	r, err := p.rpc.FetchEndorsements(ctx, q, grpc.WaitForReady(true))
+	switch {
+	case status.Code(err) == codes.Unimplemented:
+		return nil, "", ErrNotFetched
+	case err != nil:
+		return nil, "", fmt.Errorf("relay: endorsements: %w", err)
+	case len(r.GetDigests()) > maxFetched:
+		return nil, "", fmt.Errorf("relay: endorsements: %d documents, limit %d", len(r.GetDigests()), maxFetched)
+	}
+	for _, b := range r.GetDigests() {
+		if len(b) != len(Digest{}) {
+			return nil, "", fmt.Errorf("relay: endorsements: a digest of %d bytes", len(b))
+		}
+		digests = append(digests, Digest(b))
+	}
+	return digests, fmt.Sprintf("%.1024s", r.GetMissing()), nil
 }
 
 // ReadTile returns a static file of the log, unverified. It implements

@@ -1834,6 +1834,126 @@ func (x *GetBlobResponse) GetData() []byte {
 	return nil
 }
 
+type FetchEndorsementsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Federation    []byte                 `protobuf:"bytes,1,opt,name=federation,proto3" json:"federation,omitempty"`
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"` // of the item, as in the envelope: "amd-sev-snp", "intel-tdx", "nvidia-gpu"
+	Raw           []byte                 `protobuf:"bytes,3,opt,name=raw,proto3" json:"raw,omitempty"`   // the report or quote, at most 64 KiB
+	Have          [][]byte               `protobuf:"bytes,4,rep,name=have,proto3" json:"have,omitempty"` // digests of documents, stored as blobs, that came with it; at most 32
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchEndorsementsRequest) Reset() {
+	*x = FetchEndorsementsRequest{}
+	mi := &file_concordat_v1_relay_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchEndorsementsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchEndorsementsRequest) ProtoMessage() {}
+
+func (x *FetchEndorsementsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_relay_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchEndorsementsRequest.ProtoReflect.Descriptor instead.
+func (*FetchEndorsementsRequest) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *FetchEndorsementsRequest) GetFederation() []byte {
+	if x != nil {
+		return x.Federation
+	}
+	return nil
+}
+
+func (x *FetchEndorsementsRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *FetchEndorsementsRequest) GetRaw() []byte {
+	if x != nil {
+		return x.Raw
+	}
+	return nil
+}
+
+func (x *FetchEndorsementsRequest) GetHave() [][]byte {
+	if x != nil {
+		return x.Have
+	}
+	return nil
+}
+
+type FetchEndorsementsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Digests       [][]byte               `protobuf:"bytes,1,rep,name=digests,proto3" json:"digests,omitempty"` // of blobs, what was given in have left out
+	Missing       string                 `protobuf:"bytes,2,opt,name=missing,proto3" json:"missing,omitempty"` // what was not to be had, in words for the operator; at most 1 KiB
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchEndorsementsResponse) Reset() {
+	*x = FetchEndorsementsResponse{}
+	mi := &file_concordat_v1_relay_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchEndorsementsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchEndorsementsResponse) ProtoMessage() {}
+
+func (x *FetchEndorsementsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_relay_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchEndorsementsResponse.ProtoReflect.Descriptor instead.
+func (*FetchEndorsementsResponse) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *FetchEndorsementsResponse) GetDigests() [][]byte {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+func (x *FetchEndorsementsResponse) GetMissing() string {
+	if x != nil {
+		return x.Missing
+	}
+	return ""
+}
+
 type AppendRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Federation    []byte                 `protobuf:"bytes,1,opt,name=federation,proto3" json:"federation,omitempty"`
@@ -1844,7 +1964,7 @@ type AppendRequest struct {
 
 func (x *AppendRequest) Reset() {
 	*x = AppendRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[28]
+	mi := &file_concordat_v1_relay_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1856,7 +1976,7 @@ func (x *AppendRequest) String() string {
 func (*AppendRequest) ProtoMessage() {}
 
 func (x *AppendRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[28]
+	mi := &file_concordat_v1_relay_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1869,7 +1989,7 @@ func (x *AppendRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendRequest.ProtoReflect.Descriptor instead.
 func (*AppendRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{28}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AppendRequest) GetFederation() []byte {
@@ -1895,7 +2015,7 @@ type AppendResponse struct {
 
 func (x *AppendResponse) Reset() {
 	*x = AppendResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[29]
+	mi := &file_concordat_v1_relay_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +2027,7 @@ func (x *AppendResponse) String() string {
 func (*AppendResponse) ProtoMessage() {}
 
 func (x *AppendResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[29]
+	mi := &file_concordat_v1_relay_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +2040,7 @@ func (x *AppendResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendResponse.ProtoReflect.Descriptor instead.
 func (*AppendResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{29}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AppendResponse) GetIndex() uint64 {
@@ -1940,7 +2060,7 @@ type GetTileRequest struct {
 
 func (x *GetTileRequest) Reset() {
 	*x = GetTileRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[30]
+	mi := &file_concordat_v1_relay_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1952,7 +2072,7 @@ func (x *GetTileRequest) String() string {
 func (*GetTileRequest) ProtoMessage() {}
 
 func (x *GetTileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[30]
+	mi := &file_concordat_v1_relay_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1965,7 +2085,7 @@ func (x *GetTileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTileRequest.ProtoReflect.Descriptor instead.
 func (*GetTileRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{30}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetTileRequest) GetFederation() []byte {
@@ -1991,7 +2111,7 @@ type GetTileResponse struct {
 
 func (x *GetTileResponse) Reset() {
 	*x = GetTileResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[31]
+	mi := &file_concordat_v1_relay_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2003,7 +2123,7 @@ func (x *GetTileResponse) String() string {
 func (*GetTileResponse) ProtoMessage() {}
 
 func (x *GetTileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[31]
+	mi := &file_concordat_v1_relay_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2016,7 +2136,7 @@ func (x *GetTileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTileResponse.ProtoReflect.Descriptor instead.
 func (*GetTileResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{31}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetTileResponse) GetData() []byte {
@@ -2037,7 +2157,7 @@ type GetReceiptRequest struct {
 
 func (x *GetReceiptRequest) Reset() {
 	*x = GetReceiptRequest{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[32]
+	mi := &file_concordat_v1_relay_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2049,7 +2169,7 @@ func (x *GetReceiptRequest) String() string {
 func (*GetReceiptRequest) ProtoMessage() {}
 
 func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[32]
+	mi := &file_concordat_v1_relay_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2062,7 +2182,7 @@ func (x *GetReceiptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptRequest.ProtoReflect.Descriptor instead.
 func (*GetReceiptRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{32}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetReceiptRequest) GetFederation() []byte {
@@ -2096,7 +2216,7 @@ type GetReceiptResponse struct {
 
 func (x *GetReceiptResponse) Reset() {
 	*x = GetReceiptResponse{}
-	mi := &file_concordat_v1_relay_proto_msgTypes[33]
+	mi := &file_concordat_v1_relay_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +2228,7 @@ func (x *GetReceiptResponse) String() string {
 func (*GetReceiptResponse) ProtoMessage() {}
 
 func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_relay_proto_msgTypes[33]
+	mi := &file_concordat_v1_relay_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +2241,7 @@ func (x *GetReceiptResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReceiptResponse.ProtoReflect.Descriptor instead.
 func (*GetReceiptResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{33}
+	return file_concordat_v1_relay_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetReceiptResponse) GetReceipt() []byte {
@@ -2259,7 +2379,17 @@ const file_concordat_v1_relay_proto_rawDesc = "" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12*\n" +
 	"\x04name\x18\x03 \x01(\v2\x16.concordat.v1.BlobNameR\x04name\"%\n" +
 	"\x0fGetBlobResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"E\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"t\n" +
+	"\x18FetchEndorsementsRequest\x12\x1e\n" +
+	"\n" +
+	"federation\x18\x01 \x01(\fR\n" +
+	"federation\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x10\n" +
+	"\x03raw\x18\x03 \x01(\fR\x03raw\x12\x12\n" +
+	"\x04have\x18\x04 \x03(\fR\x04have\"O\n" +
+	"\x19FetchEndorsementsResponse\x12\x18\n" +
+	"\adigests\x18\x01 \x03(\fR\adigests\x12\x18\n" +
+	"\amissing\x18\x02 \x01(\tR\amissing\"E\n" +
 	"\rAppendRequest\x12\x1e\n" +
 	"\n" +
 	"federation\x18\x01 \x01(\fR\n" +
@@ -2288,14 +2418,15 @@ const file_concordat_v1_relay_proto_rawDesc = "" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tROLE_NODE\x10\x01\x12\x10\n" +
-	"\fROLE_ENCLAVE\x10\x022\xa6\x05\n" +
+	"\fROLE_ENCLAVE\x10\x022\x8c\x06\n" +
 	"\x05Relay\x12G\n" +
 	"\x06Attach\x12\x1b.concordat.v1.AttachRequest\x1a\x1c.concordat.v1.AttachResponse(\x010\x01\x12F\n" +
 	"\aMissing\x12\x1c.concordat.v1.MissingRequest\x1a\x1d.concordat.v1.MissingResponse\x12N\n" +
 	"\tPutChunks\x12\x1e.concordat.v1.PutChunksRequest\x1a\x1f.concordat.v1.PutChunksResponse(\x01\x12N\n" +
 	"\tGetChunks\x12\x1e.concordat.v1.GetChunksRequest\x1a\x1f.concordat.v1.GetChunksResponse0\x01\x12F\n" +
 	"\aPutBlob\x12\x1c.concordat.v1.PutBlobRequest\x1a\x1d.concordat.v1.PutBlobResponse\x12F\n" +
-	"\aGetBlob\x12\x1c.concordat.v1.GetBlobRequest\x1a\x1d.concordat.v1.GetBlobResponse\x12C\n" +
+	"\aGetBlob\x12\x1c.concordat.v1.GetBlobRequest\x1a\x1d.concordat.v1.GetBlobResponse\x12d\n" +
+	"\x11FetchEndorsements\x12&.concordat.v1.FetchEndorsementsRequest\x1a'.concordat.v1.FetchEndorsementsResponse\x12C\n" +
 	"\x06Append\x12\x1b.concordat.v1.AppendRequest\x1a\x1c.concordat.v1.AppendResponse\x12F\n" +
 	"\aGetTile\x12\x1c.concordat.v1.GetTileRequest\x1a\x1d.concordat.v1.GetTileResponse\x12O\n" +
 	"\n" +
@@ -2314,43 +2445,45 @@ func file_concordat_v1_relay_proto_rawDescGZIP() []byte {
 }
 
 var file_concordat_v1_relay_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_concordat_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_concordat_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_concordat_v1_relay_proto_goTypes = []any{
-	(Role)(0),                  // 0: concordat.v1.Role
-	(*Address)(nil),            // 1: concordat.v1.Address
-	(*AttachRequest)(nil),      // 2: concordat.v1.AttachRequest
-	(*Attach)(nil),             // 3: concordat.v1.Attach
-	(*Send)(nil),               // 4: concordat.v1.Send
-	(*Received)(nil),           // 5: concordat.v1.Received
-	(*Cosign)(nil),             // 6: concordat.v1.Cosign
-	(*AttachResponse)(nil),     // 7: concordat.v1.AttachResponse
-	(*Presence)(nil),           // 8: concordat.v1.Presence
-	(*Challenge)(nil),          // 9: concordat.v1.Challenge
-	(*Attached)(nil),           // 10: concordat.v1.Attached
-	(*Sent)(nil),               // 11: concordat.v1.Sent
-	(*Refused)(nil),            // 12: concordat.v1.Refused
-	(*Deliver)(nil),            // 13: concordat.v1.Deliver
-	(*Checkpoint)(nil),         // 14: concordat.v1.Checkpoint
-	(*WitnessRequest)(nil),     // 15: concordat.v1.WitnessRequest
-	(*Scope)(nil),              // 16: concordat.v1.Scope
-	(*MissingRequest)(nil),     // 17: concordat.v1.MissingRequest
-	(*MissingResponse)(nil),    // 18: concordat.v1.MissingResponse
-	(*PutChunksRequest)(nil),   // 19: concordat.v1.PutChunksRequest
-	(*PutChunksResponse)(nil),  // 20: concordat.v1.PutChunksResponse
-	(*GetChunksRequest)(nil),   // 21: concordat.v1.GetChunksRequest
-	(*Range)(nil),              // 22: concordat.v1.Range
-	(*GetChunksResponse)(nil),  // 23: concordat.v1.GetChunksResponse
-	(*PutBlobRequest)(nil),     // 24: concordat.v1.PutBlobRequest
-	(*BlobName)(nil),           // 25: concordat.v1.BlobName
-	(*PutBlobResponse)(nil),    // 26: concordat.v1.PutBlobResponse
-	(*GetBlobRequest)(nil),     // 27: concordat.v1.GetBlobRequest
-	(*GetBlobResponse)(nil),    // 28: concordat.v1.GetBlobResponse
-	(*AppendRequest)(nil),      // 29: concordat.v1.AppendRequest
-	(*AppendResponse)(nil),     // 30: concordat.v1.AppendResponse
-	(*GetTileRequest)(nil),     // 31: concordat.v1.GetTileRequest
-	(*GetTileResponse)(nil),    // 32: concordat.v1.GetTileResponse
-	(*GetReceiptRequest)(nil),  // 33: concordat.v1.GetReceiptRequest
-	(*GetReceiptResponse)(nil), // 34: concordat.v1.GetReceiptResponse
+	(Role)(0),                         // 0: concordat.v1.Role
+	(*Address)(nil),                   // 1: concordat.v1.Address
+	(*AttachRequest)(nil),             // 2: concordat.v1.AttachRequest
+	(*Attach)(nil),                    // 3: concordat.v1.Attach
+	(*Send)(nil),                      // 4: concordat.v1.Send
+	(*Received)(nil),                  // 5: concordat.v1.Received
+	(*Cosign)(nil),                    // 6: concordat.v1.Cosign
+	(*AttachResponse)(nil),            // 7: concordat.v1.AttachResponse
+	(*Presence)(nil),                  // 8: concordat.v1.Presence
+	(*Challenge)(nil),                 // 9: concordat.v1.Challenge
+	(*Attached)(nil),                  // 10: concordat.v1.Attached
+	(*Sent)(nil),                      // 11: concordat.v1.Sent
+	(*Refused)(nil),                   // 12: concordat.v1.Refused
+	(*Deliver)(nil),                   // 13: concordat.v1.Deliver
+	(*Checkpoint)(nil),                // 14: concordat.v1.Checkpoint
+	(*WitnessRequest)(nil),            // 15: concordat.v1.WitnessRequest
+	(*Scope)(nil),                     // 16: concordat.v1.Scope
+	(*MissingRequest)(nil),            // 17: concordat.v1.MissingRequest
+	(*MissingResponse)(nil),           // 18: concordat.v1.MissingResponse
+	(*PutChunksRequest)(nil),          // 19: concordat.v1.PutChunksRequest
+	(*PutChunksResponse)(nil),         // 20: concordat.v1.PutChunksResponse
+	(*GetChunksRequest)(nil),          // 21: concordat.v1.GetChunksRequest
+	(*Range)(nil),                     // 22: concordat.v1.Range
+	(*GetChunksResponse)(nil),         // 23: concordat.v1.GetChunksResponse
+	(*PutBlobRequest)(nil),            // 24: concordat.v1.PutBlobRequest
+	(*BlobName)(nil),                  // 25: concordat.v1.BlobName
+	(*PutBlobResponse)(nil),           // 26: concordat.v1.PutBlobResponse
+	(*GetBlobRequest)(nil),            // 27: concordat.v1.GetBlobRequest
+	(*GetBlobResponse)(nil),           // 28: concordat.v1.GetBlobResponse
+	(*FetchEndorsementsRequest)(nil),  // 29: concordat.v1.FetchEndorsementsRequest
+	(*FetchEndorsementsResponse)(nil), // 30: concordat.v1.FetchEndorsementsResponse
+	(*AppendRequest)(nil),             // 31: concordat.v1.AppendRequest
+	(*AppendResponse)(nil),            // 32: concordat.v1.AppendResponse
+	(*GetTileRequest)(nil),            // 33: concordat.v1.GetTileRequest
+	(*GetTileResponse)(nil),           // 34: concordat.v1.GetTileResponse
+	(*GetReceiptRequest)(nil),         // 35: concordat.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil),        // 36: concordat.v1.GetReceiptResponse
 }
 var file_concordat_v1_relay_proto_depIdxs = []int32{
 	0,  // 0: concordat.v1.Address.role:type_name -> concordat.v1.Role
@@ -2381,20 +2514,22 @@ var file_concordat_v1_relay_proto_depIdxs = []int32{
 	21, // 25: concordat.v1.Relay.GetChunks:input_type -> concordat.v1.GetChunksRequest
 	24, // 26: concordat.v1.Relay.PutBlob:input_type -> concordat.v1.PutBlobRequest
 	27, // 27: concordat.v1.Relay.GetBlob:input_type -> concordat.v1.GetBlobRequest
-	29, // 28: concordat.v1.Relay.Append:input_type -> concordat.v1.AppendRequest
-	31, // 29: concordat.v1.Relay.GetTile:input_type -> concordat.v1.GetTileRequest
-	33, // 30: concordat.v1.Relay.GetReceipt:input_type -> concordat.v1.GetReceiptRequest
-	7,  // 31: concordat.v1.Relay.Attach:output_type -> concordat.v1.AttachResponse
-	18, // 32: concordat.v1.Relay.Missing:output_type -> concordat.v1.MissingResponse
-	20, // 33: concordat.v1.Relay.PutChunks:output_type -> concordat.v1.PutChunksResponse
-	23, // 34: concordat.v1.Relay.GetChunks:output_type -> concordat.v1.GetChunksResponse
-	26, // 35: concordat.v1.Relay.PutBlob:output_type -> concordat.v1.PutBlobResponse
-	28, // 36: concordat.v1.Relay.GetBlob:output_type -> concordat.v1.GetBlobResponse
-	30, // 37: concordat.v1.Relay.Append:output_type -> concordat.v1.AppendResponse
-	32, // 38: concordat.v1.Relay.GetTile:output_type -> concordat.v1.GetTileResponse
-	34, // 39: concordat.v1.Relay.GetReceipt:output_type -> concordat.v1.GetReceiptResponse
-	31, // [31:40] is the sub-list for method output_type
-	22, // [22:31] is the sub-list for method input_type
+	29, // 28: concordat.v1.Relay.FetchEndorsements:input_type -> concordat.v1.FetchEndorsementsRequest
+	31, // 29: concordat.v1.Relay.Append:input_type -> concordat.v1.AppendRequest
+	33, // 30: concordat.v1.Relay.GetTile:input_type -> concordat.v1.GetTileRequest
+	35, // 31: concordat.v1.Relay.GetReceipt:input_type -> concordat.v1.GetReceiptRequest
+	7,  // 32: concordat.v1.Relay.Attach:output_type -> concordat.v1.AttachResponse
+	18, // 33: concordat.v1.Relay.Missing:output_type -> concordat.v1.MissingResponse
+	20, // 34: concordat.v1.Relay.PutChunks:output_type -> concordat.v1.PutChunksResponse
+	23, // 35: concordat.v1.Relay.GetChunks:output_type -> concordat.v1.GetChunksResponse
+	26, // 36: concordat.v1.Relay.PutBlob:output_type -> concordat.v1.PutBlobResponse
+	28, // 37: concordat.v1.Relay.GetBlob:output_type -> concordat.v1.GetBlobResponse
+	30, // 38: concordat.v1.Relay.FetchEndorsements:output_type -> concordat.v1.FetchEndorsementsResponse
+	32, // 39: concordat.v1.Relay.Append:output_type -> concordat.v1.AppendResponse
+	34, // 40: concordat.v1.Relay.GetTile:output_type -> concordat.v1.GetTileResponse
+	36, // 41: concordat.v1.Relay.GetReceipt:output_type -> concordat.v1.GetReceiptResponse
+	32, // [32:42] is the sub-list for method output_type
+	22, // [22:32] is the sub-list for method input_type
 	22, // [22:22] is the sub-list for extension type_name
 	22, // [22:22] is the sub-list for extension extendee
 	0,  // [0:22] is the sub-list for field type_name
@@ -2427,7 +2562,7 @@ func file_concordat_v1_relay_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_concordat_v1_relay_proto_rawDesc), len(file_concordat_v1_relay_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

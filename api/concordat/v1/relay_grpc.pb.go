@@ -39,15 +39,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Relay_Attach_FullMethodName     = "/concordat.v1.Relay/Attach"
-	Relay_Missing_FullMethodName    = "/concordat.v1.Relay/Missing"
-	Relay_PutChunks_FullMethodName  = "/concordat.v1.Relay/PutChunks"
-	Relay_GetChunks_FullMethodName  = "/concordat.v1.Relay/GetChunks"
-	Relay_PutBlob_FullMethodName    = "/concordat.v1.Relay/PutBlob"
-	Relay_GetBlob_FullMethodName    = "/concordat.v1.Relay/GetBlob"
-	Relay_Append_FullMethodName     = "/concordat.v1.Relay/Append"
-	Relay_GetTile_FullMethodName    = "/concordat.v1.Relay/GetTile"
-	Relay_GetReceipt_FullMethodName = "/concordat.v1.Relay/GetReceipt"
+	Relay_Attach_FullMethodName            = "/concordat.v1.Relay/Attach"
+	Relay_Missing_FullMethodName           = "/concordat.v1.Relay/Missing"
+	Relay_PutChunks_FullMethodName         = "/concordat.v1.Relay/PutChunks"
+	Relay_GetChunks_FullMethodName         = "/concordat.v1.Relay/GetChunks"
+	Relay_PutBlob_FullMethodName           = "/concordat.v1.Relay/PutBlob"
+	Relay_GetBlob_FullMethodName           = "/concordat.v1.Relay/GetBlob"
+	Relay_FetchEndorsements_FullMethodName = "/concordat.v1.Relay/FetchEndorsements"
+	Relay_Append_FullMethodName            = "/concordat.v1.Relay/Append"
+	Relay_GetTile_FullMethodName           = "/concordat.v1.Relay/GetTile"
+	Relay_GetReceipt_FullMethodName        = "/concordat.v1.Relay/GetReceipt"
 )
 
 // RelayClient is the client API for Relay service.
@@ -71,6 +72,11 @@ type RelayClient interface {
 	// lists, policy chains, contribution and ack lists.
 	PutBlob(ctx context.Context, in *PutBlobRequest, opts ...grpc.CallOption) (*PutBlobResponse, error)
 	GetBlob(ctx context.Context, in *GetBlobRequest, opts ...grpc.CallOption) (*GetBlobResponse, error)
+	// FetchEndorsements has the link ask a hardware vendor for the documents by which an
+	// item of evidence is checked, and store them as blobs. Enclaves alone may ask; a link
+	// that is not configured to answers UNIMPLEMENTED. Nobody believes what it got: the
+	// verifier checks every document against the vendor's root.
+	FetchEndorsements(ctx context.Context, in *FetchEndorsementsRequest, opts ...grpc.CallOption) (*FetchEndorsementsResponse, error)
 	// Append adds one signed statement to the federation's log and returns its index,
 	// durable. The same bytes again return the same index. It is published when a
 	// checkpoint of a larger size arrives on the stream.
@@ -165,6 +171,16 @@ func (c *relayClient) GetBlob(ctx context.Context, in *GetBlobRequest, opts ...g
 	return out, nil
 }
 
+func (c *relayClient) FetchEndorsements(ctx context.Context, in *FetchEndorsementsRequest, opts ...grpc.CallOption) (*FetchEndorsementsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FetchEndorsementsResponse)
+	err := c.cc.Invoke(ctx, Relay_FetchEndorsements_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *relayClient) Append(ctx context.Context, in *AppendRequest, opts ...grpc.CallOption) (*AppendResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AppendResponse)
@@ -216,6 +232,11 @@ type RelayServer interface {
 	// lists, policy chains, contribution and ack lists.
 	PutBlob(context.Context, *PutBlobRequest) (*PutBlobResponse, error)
 	GetBlob(context.Context, *GetBlobRequest) (*GetBlobResponse, error)
+	// FetchEndorsements has the link ask a hardware vendor for the documents by which an
+	// item of evidence is checked, and store them as blobs. Enclaves alone may ask; a link
+	// that is not configured to answers UNIMPLEMENTED. Nobody believes what it got: the
+	// verifier checks every document against the vendor's root.
+	FetchEndorsements(context.Context, *FetchEndorsementsRequest) (*FetchEndorsementsResponse, error)
 	// Append adds one signed statement to the federation's log and returns its index,
 	// durable. The same bytes again return the same index. It is published when a
 	// checkpoint of a larger size arrives on the stream.
@@ -252,6 +273,9 @@ func (UnimplementedRelayServer) PutBlob(context.Context, *PutBlobRequest) (*PutB
 }
 func (UnimplementedRelayServer) GetBlob(context.Context, *GetBlobRequest) (*GetBlobResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetBlob not implemented")
+}
+func (UnimplementedRelayServer) FetchEndorsements(context.Context, *FetchEndorsementsRequest) (*FetchEndorsementsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FetchEndorsements not implemented")
 }
 func (UnimplementedRelayServer) Append(context.Context, *AppendRequest) (*AppendResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Append not implemented")
@@ -362,6 +386,24 @@ func _Relay_GetBlob_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Relay_FetchEndorsements_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FetchEndorsementsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RelayServer).FetchEndorsements(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Relay_FetchEndorsements_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RelayServer).FetchEndorsements(ctx, req.(*FetchEndorsementsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Relay_Append_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(AppendRequest)
 	if err := dec(in); err != nil {
@@ -434,6 +476,10 @@ var Relay_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetBlob",
 			Handler:    _Relay_GetBlob_Handler,
+		},
+		{
+			MethodName: "FetchEndorsements",
+			Handler:    _Relay_FetchEndorsements_Handler,
 		},
 		{
 			MethodName: "Append",
