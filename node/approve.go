@@ -20,14 +20,7 @@ var ErrNotOffered = errors.New("node: no such run waits for approval")
 // Approve says yes to a run that waits for this node's owner, or no. It may be called
 // while Run runs, from any goroutine.
 func (n *Node) Approve(run Digest, yes bool) error {
-	done := make(chan error, 1)
-	n.loop.Post(func() { done <- n.decide(run, yes) })
-	select {
-	case err := <-done:
-		return err
-	case <-n.ctx.Done():
-		return errors.New("node: stopped")
-	}
+	return n.onLoop(func() error { return n.decide(run, yes) })
 }
 
 func (n *Node) decide(digest Digest, yes bool) error {

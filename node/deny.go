@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/internal/loop"
 	"github.com/concordat/concordat/node/journal"
 	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier"
@@ -29,21 +30,7 @@ var ErrDenial = errors.New("node: no denial")
 // came (protocol F13), also after a restart, and the node puts it into the log for
 // everybody else. It may be called while Run runs, from any goroutine.
 func (n *Node) Deny(raw []byte) (Denied, error) {
-	type answer struct {
-		Denied
-		error
-	}
-	done := make(chan answer, 1)
-	n.loop.Post(func() {
-		d, err := n.deny(raw)
-		done <- answer{d, err}
-	})
-	select {
-	case a := <-done:
-		return a.Denied, a.error
-	case <-n.ctx.Done():
-		return Denied{}, errors.New("node: stopped")
-	}
+	return loop.Ask(n.ctx, n.loop, func() (Denied, error) { return n.deny(raw) })
 }
 
 func (n *Node) deny(raw []byte) (Denied, error) {

@@ -265,6 +265,12 @@ func (n *Node) frame(d relay.Delivered) error {
 	return fmt.Errorf("%w: a node takes no %s", session.ErrFrame, kind)
 }
 
+// onLoop runs f on the loop and returns its error; for goroutines other than the loop.
+func (n *Node) onLoop(f func() error) error {
+	_, err := loop.Ask(n.ctx, n.loop, func() (struct{}, error) { return struct{}{}, f() })
+	return err
+}
+
 // tell records an event for the member's users and whoever watches.
 func (n *Node) tell(e Event) {
 	n.eventsMu.Lock()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/concordat/concordat/attestation"
 	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/internal/loop"
 	"github.com/concordat/concordat/internal/session"
 	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier/receipt"
@@ -40,21 +41,7 @@ const requestLife = 10 * time.Minute
 // StartRun signs a request and sends it as soon as an enclave is joined. It may be
 // called while Run runs, from any goroutine.
 func (n *Node) StartRun(q RunRequest) (Digest, error) {
-	type result struct {
-		digest Digest
-		err    error
-	}
-	done := make(chan result, 1)
-	n.loop.Post(func() {
-		d, err := n.startRun(q)
-		done <- result{d, err}
-	})
-	select {
-	case r := <-done:
-		return r.digest, r.err
-	case <-n.ctx.Done():
-		return Digest{}, errors.New("node: stopped")
-	}
+	return loop.Ask(n.ctx, n.loop, func() (Digest, error) { return n.startRun(q) })
 }
 
 func (n *Node) startRun(q RunRequest) (Digest, error) {
@@ -96,14 +83,7 @@ func (n *Node) startRun(q RunRequest) (Digest, error) {
 // if no enclave has taken it. It returns when that is on its way: an event tells of the
 // end. It may be called while Run runs, from any goroutine.
 func (n *Node) StopRun(request Digest) error {
-	done := make(chan error, 1)
-	n.loop.Post(func() { done <- n.stopRun(request) })
-	select {
-	case err := <-done:
-		return err
-	case <-n.ctx.Done():
-		return errors.New("node: stopped")
-	}
+	return n.onLoop(func() error { return n.stopRun(request) })
 }
 
 func (n *Node) stopRun(request Digest) error {

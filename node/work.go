@@ -35,7 +35,7 @@ func (n *Node) answer(r *run) {
 		if err != nil || t.body.Opens == receipt.OpensNone {
 			return func() { n.answered(r, t, nil, err) }
 		}
-		if err := n.askLedger(ctx, r, &w); err != nil {
+		if err := n.askLedger(r, &w); err != nil {
 			return func() { n.answered(r, t, nil, err) }
 		}
 		c, err := w.work(ctx, uplink)
@@ -44,19 +44,12 @@ func (n *Node) answer(r *run) {
 }
 
 // askLedger waits for the loop's answer whether the opened model may be worked on.
-func (n *Node) askLedger(ctx context.Context, r *run, w *work) error {
+func (n *Node) askLedger(r *run, w *work) error {
 	model, err := w.model()
 	if err != nil {
 		return err
 	}
-	answer := make(chan error, 1)
-	n.loop.Post(func() { answer <- n.mayServe(r, model) })
-	select {
-	case err := <-answer:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return n.onLoop(func() error { return n.mayServe(r, model) })
 }
 
 // stepSeen tells the users what a step brought.

@@ -44,6 +44,32 @@ func (l *Loop) Post(f func()) {
 	}
 }
 
+// ErrEnded is returned by [Ask] when the loop has ended.
+var ErrEnded = errors.New("loop: ended")
+
+// Ask runs f on the loop and returns what it returns. It must not be called on the loop,
+// which would wait for itself. When ctx ends first, f may still run.
+func Ask[T any](ctx context.Context, l *Loop, f func() (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
+	}
+	var none T
+	done := make(chan answer, 1)
+	l.Post(func() {
+		v, err := f()
+		done <- answer{v, err}
+	})
+	select {
+	case a := <-done:
+		return a.value, a.err
+	case <-l.ctx.Done():
+		return none, ErrEnded
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+}
+
 // Job runs work off the loop and what it returns, if anything, on the loop.
 func (l *Loop) Job(work func(ctx context.Context) func()) {
 	l.jobs.Go(func() {

@@ -35,6 +35,38 @@ func TestLoop(t *testing.T) {
 	})
 }
 
+func TestAsk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		l := New(ctx)
+		ended := make(chan error, 1)
+		go func() { ended <- Run(l, nil, func(int) {}) }()
+		state := 41 // the loop's
+		if v, err := Ask(t.Context(), l, func() (int, error) { state++; return state, nil }); v != 42 || err != nil {
+			t.Errorf("%d, %v", v, err)
+		}
+		want := errors.New("no")
+		if _, err := Ask(t.Context(), l, func() (int, error) { return 0, want }); err != want {
+			t.Errorf("%v, want %v", err, want)
+		}
+		busy := make(chan struct{})
+		asker, give := context.WithCancel(t.Context())
+		l.Post(func() { <-busy })
+		time.AfterFunc(time.Second, give)
+		if _, err := Ask(asker, l, func() (int, error) { return 0, nil }); !errors.Is(err, context.Canceled) {
+			t.Errorf("an asker that gave up: %v", err)
+		}
+		close(busy)
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if _, err := Ask(t.Context(), l, func() (int, error) { return 0, nil }); !errors.Is(err, ErrEnded) {
+			t.Errorf("after the end: %v", err)
+		}
+	})
+}
+
 func TestStop(t *testing.T) {
 	want := errors.New("part failed")
 	l := New(t.Context())
