@@ -112,15 +112,20 @@ func Measure(stored []byte) (*Layout, error) {
 		return nil, fmt.Errorf("%w: chunk has %d bytes, its header says %d", ErrMismatch, len(stored), StoredSize(n))
 	}
 	l.Leaves = make([]merkle.Hash, Segments(n))
-	for i := range l.Leaves {
+	segments := make([][]byte, len(l.Leaves))
+	for i := range segments {
 		off, size := segmentSpan(n, i)
-		l.Leaves[i] = merkle.LeafHash(stored[off : off+int64(size)])
+		segments[i] = stored[off : off+int64(size)]
 	}
+	merkle.LeafHashes(l.Leaves, segments)
 	return l, nil
 }
 
+// together is how many segments are hashed at once (package lanes).
+const together = 4
+
 // Copy copies one chunk from src to dst and checks that it is the chunk id,
-// with one segment in memory. src must end where the chunk ends. Until Copy
+// with four segments in memory. src must end where the chunk ends. Until Copy
 // returns nil, dst holds bytes that nobody vouches for. Errors of src and dst
 // are passed on; bytes that are not the chunk are [ErrMismatch] or
 // [ErrTooLarge].
@@ -152,14 +157,22 @@ func measure(dst io.Writer, src io.Reader) (*Layout, error) {
 	if _, err := dst.Write(l.Header[:]); err != nil {
 		return nil, err
 	}
-	buf := make([]byte, min(storedSegment, n+tagSize))
-	for i := range Segments(n) {
-		_, size := segmentSpan(n, i)
-		if err := readFull(src, buf[:size]); err != nil {
+	l.Leaves = make([]merkle.Hash, Segments(n))
+	buf := make([]byte, min(together*storedSegment, StoredSize(n)-HeaderSize))
+	segments := make([][]byte, 0, together)
+	for from := 0; from < len(l.Leaves); from += len(segments) {
+		segments = segments[:0]
+		used := 0
+		for i := from; i < min(from+together, len(l.Leaves)); i++ {
+			_, size := segmentSpan(n, i)
+			segments = append(segments, buf[used:used+size])
+			used += size
+		}
+		if err := readFull(src, buf[:used]); err != nil {
 			return nil, err
 		}
-		l.Leaves = append(l.Leaves, merkle.LeafHash(buf[:size]))
-		if _, err := dst.Write(buf[:size]); err != nil {
+		merkle.LeafHashes(l.Leaves[from:from+len(segments)], segments)
+		if _, err := dst.Write(buf[:used]); err != nil {
 			return nil, err
 		}
 	}

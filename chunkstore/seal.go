@@ -35,12 +35,17 @@ func seal(dst []byte, s *Secret, oid object.ID, plain []byte) (ID, []byte) {
 	dst = append(dst, l.Header[:]...)
 	count := Segments(int64(len(plain)))
 	l.Leaves = make([]merkle.Hash, count)
+	segments := make([][]byte, count)
 	for i := range count {
 		part := plain[i*SegmentSize : min((i+1)*SegmentSize, len(plain))]
 		nonce := segmentNonce(i, i == count-1)
 		at := len(dst)
-		dst = gcm.Seal(dst, nonce[:], part, l.Header[:])
-		l.Leaves[i] = merkle.LeafHash(dst[at:])
+		dst = gcm.Seal(dst, nonce[:], part, l.Header[:]) // dst has the room: it does not move
+		segments[i] = dst[at:]
+		if len(segments)-i == 1 || i%together == together-1 { // while they are in the cache
+			from := i / together * together
+			merkle.LeafHashes(l.Leaves[from:i+1], segments[from:i+1])
+		}
 	}
 	id, err := l.ID()
 	if err != nil {

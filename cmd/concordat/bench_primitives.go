@@ -16,16 +16,34 @@ import (
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/enclave/aggregate"
 	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/internal/merkle"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
 // benchPrimitives compares what every byte and every contribution goes through.
 func benchPrimitives() []ratio {
-	return []ratio{sealing(), opening(), averaging(), receipting()}
+	return []ratio{hashing(), sealing(), opening(), averaging(), receipting()}
 }
 
 // chunk is an object of the size of Flower's largest pieces of a message.
 var chunk = bytes.Repeat([]byte("concordat bench "), 5<<20/16)
+
+// hashing is the leaves of a chunk's segments, on one core.
+func hashing() ratio {
+	var segments [][]byte
+	for at := 0; at < len(chunk); at += chunkstore.SegmentSize {
+		segments = append(segments, chunk[at:min(at+chunkstore.SegmentSize, len(chunk))])
+	}
+	leaves := make([]merkle.Hash, len(segments))
+	return ratio{name: "hash", limit: "crypto/sha256 over the same 80 segments, one by one", better: "higher", target: 1.8,
+		ours: func() error { merkle.LeafHashes(leaves, segments); return nil },
+		bound: func() error {
+			for _, s := range segments {
+				sha256.Sum256(s)
+			}
+			return nil
+		}}
+}
 
 // sealing is a chunk's way out of a party: its id, its ciphertext and the id of that.
 func sealing() ratio {

@@ -18,7 +18,7 @@ const module = "github.com/concordat/concordat/"
 // layers lists path prefixes from the ground up. The longest prefix decides. A
 // package imports lower layers, its own children, and nothing else of its layer.
 var layers = [][]string{
-	{"internal/merkle", "internal/cose"}, // the ground, below layer 0
+	{"internal/lanes", "internal/merkle", "internal/cose"}, // the ground, below layer 0
 	{"internal/durable", "chunkstore/object", "attestation", "attestation/snp", "attestation/tdx", "attestation/tpm", "attestation/eventlog", "attestation/nvgpu", "attestation/measure"},
 	{"chunkstore", "policy", "verifier/tlog", "verifier/receipt"},
 	{"verifier/internal/check"},

@@ -18,6 +18,8 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+
+	"github.com/concordat/concordat/internal/lanes"
 )
 
 // Hash is a SHA-256 node or leaf hash of the tree.
@@ -40,6 +42,10 @@ func LeafHash(entry []byte) Hash {
 	h.Sum(out[:0])
 	return out
 }
+
+// LeafHashes sets hashes[i] to [LeafHash] of entries[i], several at once where the
+// processor can. Both have one length.
+func LeafHashes(hashes []Hash, entries [][]byte) { lanes.Sum(hashes, 0, entries) }
 
 // NodeHash returns SHA-256(0x01 || left || right) (RFC 9162 2.1.1).
 func NodeHash(left, right Hash) Hash {

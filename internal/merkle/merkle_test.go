@@ -1,6 +1,7 @@
 package merkle
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"testing"
@@ -146,4 +147,19 @@ func joined(p []Hash) (b []byte) {
 		b = append(b, h[:]...)
 	}
 	return b
+}
+
+func TestLeafHashes(t *testing.T) {
+	t.Parallel()
+	var entries [][]byte
+	for i := range 11 {
+		entries = append(entries, bytes.Repeat([]byte{byte(i)}, 100+i/8))
+	}
+	got := make([]Hash, len(entries))
+	LeafHashes(got, entries)
+	for i, e := range entries {
+		if got[i] != LeafHash(e) {
+			t.Errorf("entry %d: %x, want %x", i, got[i], LeafHash(e))
+		}
+	}
 }
