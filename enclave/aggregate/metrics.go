@@ -35,7 +35,7 @@ func Metrics(contributions []Contribution, key string, in []object.MetricRecord)
 	if len(in) != len(contributions) || len(in) == 0 {
 		return nil, fmt.Errorf("aggregate: %d metric records of %d contributions", len(in), len(contributions))
 	}
-	m, err := planMean(contributions)
+	m, err := planMean(FedAvg, contributions)
 	if err != nil {
 		return nil, err
 	}

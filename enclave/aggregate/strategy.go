@@ -20,6 +20,7 @@ const (
 // Names of the strategies, as policies list them.
 const (
 	FedAvg    = "fedavg"    // weighted mean
+	FedProx   = "fedprox"   // the same; the apps add a proximal term, by "proximal-mu" of their config
 	FedMedian = "fedmedian" // coordinate-wise median
 )
 
@@ -72,8 +73,8 @@ func Plan(name string, contributions []Contribution) (Strategy, error) {
 		return nil, fmt.Errorf("aggregate: %d contributions, want 1 to %d", len(contributions), MaxContributions)
 	}
 	switch name {
-	case FedAvg:
-		return planMean(contributions)
+	case FedAvg, FedProx:
+		return planMean(name, contributions)
 	case FedMedian:
 		return median{n: len(contributions)}, nil
 	}
@@ -83,7 +84,7 @@ func Plan(name string, contributions []Contribution) (Strategy, error) {
 // ClassOf returns the class of the named strategy, and whether [Plan] knows it.
 func ClassOf(name string) (Class, bool) {
 	switch name {
-	case FedAvg:
+	case FedAvg, FedProx:
 		return Mixing, true
 	case FedMedian:
 		return Selecting, true
@@ -110,16 +111,18 @@ func (r *Refused) Error() string {
 	return s + r.Reason
 }
 
-// mean is FedAvg: sum over k of x_k * (n_k/N), in order.
+// mean is FedAvg, and the server's part of FedProx: sum over k of x_k * (n_k/N), in
+// order.
 type mean struct {
+	name  string
 	parts []uint64
 	whole uint64
 	w64   []float64
 	w32   []float32
 }
 
-func planMean(contributions []Contribution) (*mean, error) {
-	m := &mean{}
+func planMean(name string, contributions []Contribution) (*mean, error) {
+	m := &mean{name: name}
 	for i, c := range contributions {
 		if c.Examples > maxExamples-m.whole {
 			return nil, &Refused{Index: i, Reason: "sum of num-examples exceeds 2^53"}
@@ -138,12 +141,12 @@ func planMean(contributions []Contribution) (*mean, error) {
 	return m, nil
 }
 
-func (*mean) Name() string { return FedAvg }
-func (*mean) Class() Class { return Mixing }
+func (m *mean) Name() string { return m.name }
+func (*mean) Class() Class   { return Mixing }
 
 // Profile: Flower divides first and multiplies then; numpy 2 (NEP 50) casts the
 // Python float n/N to the array's type before the product.
-func (*mean) Profile() string { return "fedavg/1;order=node-id;x*T(n/N)+acc;round=T" }
+func (m *mean) Profile() string { return m.name + "/1;order=node-id;x*T(n/N)+acc;round=T" }
 
 func (m *mean) Shares() ([]uint64, uint64) { return slices.Clone(m.parts), m.whole }
 

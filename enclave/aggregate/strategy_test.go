@@ -49,6 +49,7 @@ func TestShares(t *testing.T) {
 		whole    uint64
 	}{
 		"mean":   {FedAvg, []uint64{281, 0, 178, 110}, []uint64{281, 0, 178, 110}, 569},
+		"prox":   {FedProx, []uint64{281, 178}, []uint64{281, 178}, 459},
 		"median": {FedMedian, []uint64{281, 0, 178}, []uint64{1, 1, 1}, 3},
 	} {
 		s, err := Plan(c.strategy, contributions(c.examples...))
@@ -76,6 +77,7 @@ func TestProfilesAreFrozen(t *testing.T) {
 		profile string
 	}{
 		FedAvg:    {Mixing, "fedavg/1;order=node-id;x*T(n/N)+acc;round=T"},
+		FedProx:   {Mixing, "fedprox/1;order=node-id;x*T(n/N)+acc;round=T"},
 		FedMedian: {Selecting, "fedmedian/1;(lo+hi)/2;round=T"},
 	} {
 		s, err := Plan(name, contributions(1))
