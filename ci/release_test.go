@@ -183,12 +183,12 @@ func failsAtStep(t *testing.T, f *ci.Federation, l *hostile.Link, req ci.Digest)
 // policy wants three; with the third member out, three nodes of two members answer.
 func TestSybilNodesCountOnce(t *testing.T) {
 	t.Parallel()
-	l := hostile.New()
-	f := ci.StartFederation(t, ci.Policy(trainOnly), ci.Policy(dropouts(30)), ci.Through(l), ci.Policy(func(p *policy.Policy) {
+	l, m := hostile.New(), newMoments()
+	f := ci.StartFederation(t, ci.Policy(trainOnly), ci.Policy(dropouts(30)), ci.Through(l), ci.Observe(m.observe), ci.Policy(func(p *policy.Policy) {
 		p.Release.MinContributors, p.Release.MaxWeightShare = 3, 1000
 	}))
 	f.Nodes = append(f.Nodes, f.StartNode(f.Members[0]))
-	joined(t, f.Nodes...)
+	m.await(t, "joined", 4) // at the enclave: a run needs a node of each member, not every node
 	req := start(t, f, f.Nodes[0], 1, map[string]any{"raise member-c": "out"})
 	failsAtStep(t, f, l, req)
 	if e := f.Nodes[0].AwaitKind(t, "started"); e.Inputs != 4 {
