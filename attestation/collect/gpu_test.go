@@ -84,7 +84,7 @@ func TestGPUReady(t *testing.T) {
 	b.become(simulated(t, sim.Config{Platform: sim.PlatformSNP, GPUs: 2}))
 	for want, change := range map[string]func(*gpuhelper.State){
 		"DevTools":                 func(s *gpuhelper.State) { s.DevTools = true },
-		"feature false":            func(s *gpuhelper.State) { s.Confidential = false },
+		"computing is off":         func(s *gpuhelper.State) { s.Confidential = false },
 		`environment "simulation"`: func(s *gpuhelper.State) { s.Environment = gpuhelper.Simulation },
 		"2 nonces for 3 GPUs":      func(s *gpuhelper.State) { s.GPUs = 3 },
 		"17 GPUs":                  func(s *gpuhelper.State) { s.GPUs = 17 },

@@ -152,9 +152,10 @@ func TestDriverFails(t *testing.T) {
 		change func(*mock.Interface, *mock.Device)
 		old    bool
 	}{
-		"nvmlSystemGetDriverVersion: ERROR_GPU_IS_LOST": {func(l *mock.Interface, _ *mock.Device) {
-			l.SystemGetDriverVersionFunc = func() (string, nvml.Return) { return "", lost }
-		}, false},
+		"nvmlSystemGetDriverVersion: " + lost.Error(): { // in the words of the driver, where there is one
+			func(l *mock.Interface, _ *mock.Device) {
+				l.SystemGetDriverVersionFunc = func() (string, nvml.Return) { return "", lost }
+			}, false},
 		"nvmlDeviceGetCount": {func(l *mock.Interface, _ *mock.Device) {
 			l.DeviceGetCountFunc = func() (int, nvml.Return) { return 0, lost }
 		}, false},

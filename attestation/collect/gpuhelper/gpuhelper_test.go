@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -46,11 +47,12 @@ func helper(t *testing.T, mode string) Helper {
 // fakeDriver has two GPUs that sign by repeating the nonce.
 type fakeDriver struct {
 	ready bool
+	open  bool // confidential computing is off
 	fail  error
 }
 
 func (d *fakeDriver) State() (State, error) {
-	return State{Driver: "550.90.07", GPUs: 2, Environment: Production, Confidential: true, Ready: d.ready}, nil
+	return State{Driver: "550.90.07", GPUs: 2, Environment: Production, Confidential: !d.open, Ready: d.ready}, nil
 }
 
 func (d *fakeDriver) Evidence(i int, nonce [32]byte) (GPU, error) {
@@ -122,6 +124,7 @@ func fake(mode string) int {
 	case "many-gpus":
 		return print(answer{Version: Version, State: &State{GPUs: MaxGPUs + 1}, GPUs: two})
 	case "stubborn": // says not ready, whatever it is told
+		io.Copy(io.Discard, os.Stdin)
 		return print(answer{Version: Version, State: &s})
 	}
 	return 1
@@ -302,4 +305,29 @@ func FuzzAnswer(f *testing.F) {
 			t.Errorf("accepted %s", b)
 		}
 	})
+}
+
+// TestConfidentialComputingOff: a GPU that could sign and does not says what to do.
+func TestConfidentialComputingOff(t *testing.T) {
+	t.Parallel()
+	request := func(command string, nonces ...string) (answer, error) {
+		b, err := json.Marshal(map[string]any{"version": Version, "command": command, "nonces": nonces})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		err = Serve(bytes.NewReader(b), &out, &fakeDriver{open: true, fail: errors.New("Unknown Error")})
+		var a answer
+		if derr := json.Unmarshal(out.Bytes(), &a); derr != nil {
+			t.Fatal(derr)
+		}
+		return a, err
+	}
+	if a, err := request("state"); err != nil || a.State == nil || a.State.Confidential {
+		t.Errorf("state: %v, %+v", err, a)
+	}
+	n := strings.Repeat("00", 32)
+	if a, err := request("evidence", n, n); !errors.Is(err, errors.ErrUnsupported) || !a.Unsupported || !strings.Contains(a.Error, "turn it on at the host") || len(a.GPUs) > 0 {
+		t.Errorf("evidence: %v, %+v", err, a)
+	}
 }

@@ -110,7 +110,7 @@ func (h Helper) run(ctx context.Context, in []byte) (*answer, error) {
 		return nil, context.Cause(ctx)
 	case derr == nil && a.Error != "" && a.Version == Version:
 		if a.Unsupported {
-			return nil, fmt.Errorf("%.1000s: %w", a.Error, errors.ErrUnsupported)
+			return nil, fmt.Errorf("%.1000s: %w", strings.TrimSuffix(a.Error, ": "+errors.ErrUnsupported.Error()), errors.ErrUnsupported)
 		}
 		return nil, fmt.Errorf("%.1000s", a.Error)
 	case derr != nil:

@@ -55,6 +55,9 @@ func serve(r io.Reader, d Driver, a *answer) error {
 		if s.GPUs != len(q.Nonces) {
 			return fmt.Errorf("%d nonces for %d GPUs", len(q.Nonces), s.GPUs)
 		}
+		if !s.Confidential { // NVML calls it an unknown error (driver 580, H100)
+			return fmt.Errorf("confidential computing is off on this machine's GPUs, and so they sign nothing: turn it on at the host: %w", errors.ErrUnsupported)
+		}
 		for i, n := range q.Nonces {
 			g, err := d.Evidence(i, n)
 			if err != nil {
