@@ -68,7 +68,10 @@ func fake(mode string) int {
 		}
 		return 0
 	}
-	print := func(v any) int { return status(json.NewEncoder(os.Stdout).Encode(v)) }
+	print := func(v any) int {
+		io.Copy(io.Discard, os.Stdin) // the request, lest whoever writes it be told of a broken pipe
+		return status(json.NewEncoder(os.Stdout).Encode(v))
+	}
 	two := []GPU{{Report: []byte{1}, Chain: []byte{1}}, {Report: []byte{2}, Chain: []byte{2}}}
 	s := State{GPUs: 2}
 	switch mode {
@@ -108,6 +111,7 @@ func fake(mode string) int {
 		print(answer{Version: Version, State: &s, GPUs: two})
 		return print(answer{})
 	case "unknown-field":
+		io.Copy(io.Discard, os.Stdin)
 		fmt.Println(`{"version":1,"verified":true}`)
 	case "version":
 		return print(answer{Version: 2, State: &s, GPUs: two})
@@ -124,7 +128,6 @@ func fake(mode string) int {
 	case "many-gpus":
 		return print(answer{Version: Version, State: &State{GPUs: MaxGPUs + 1}, GPUs: two})
 	case "stubborn": // says not ready, whatever it is told
-		io.Copy(io.Discard, os.Stdin)
 		return print(answer{Version: Version, State: &s})
 	}
 	return 1
