@@ -382,7 +382,15 @@ func (f *Federation) Credential(m *Member, key cose.Key) []byte {
 
 func (f *Federation) startNode(n *Node) {
 	f.t.Helper()
+	told := n.events
 	n.events = newEvents()
+	if told != nil { // what ended before, the restarted node does not tell again
+		for _, e := range told.list {
+			if e.Kind == "ended" {
+				n.events.list = append(n.events.list, e)
+			}
+		}
+	}
 	c := node.Config{
 		Conn: f.Dial(n.Name), Policy: f.Chain.Encode(), Member: n.Member.ID, Signer: n.Signer, Credential: f.Credential(n.Member, n.Signer.Public()), Dir: n.Dir,
 		Apps:    []node.App{{Digest: f.app, Command: f.command, NodeConfig: map[string]string{"node": n.Name}}},
@@ -433,7 +441,8 @@ func (e *events) add(ev node.Event) {
 	e.wake = make(chan struct{})
 }
 
-// Events returns what the node has told since it was started.
+// Events returns what the node has told since it was started, and the ends that it told
+// before.
 func (n *Node) Events() []node.Event {
 	n.events.mu.Lock()
 	defer n.events.mu.Unlock()
