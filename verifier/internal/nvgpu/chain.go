@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/concordat/concordat/attestation"
 	"github.com/concordat/concordat/verifier/internal/check"
@@ -89,8 +90,21 @@ func (s *Set) verifyChain(chain []*x509.Certificate, vendor []attestation.Digest
 	return nil
 }
 
-// verifyPath verifies path with its last certificate as the trusted one.
+// verifyPath verifies path with its last certificate as the trusted one. While all of
+// its certificates are valid, the judged time makes no difference, and a path that was
+// good once is not verified again.
 func verifyPath(path []*x509.Certificate, want *check.Expect) error {
+	var all []byte
+	for _, c := range path {
+		if want.At.Before(c.NotBefore) || want.At.After(c.NotAfter) {
+			return verifyPathAt(path, want.At)
+		}
+		all = append(all, c.Raw...) // DER: a certificate says itself where it ends
+	}
+	return check.Signed(all, path[len(path)-1], func() error { return verifyPathAt(path, want.At) })
+}
+
+func verifyPathAt(path []*x509.Certificate, at time.Time) error {
 	last := len(path) - 1
 	roots, middle := x509.NewCertPool(), x509.NewCertPool()
 	roots.AddCert(path[last])
@@ -98,7 +112,7 @@ func verifyPath(path []*x509.Certificate, want *check.Expect) error {
 		middle.AddCert(c)
 	}
 	found, err := path[0].Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: middle, CurrentTime: want.At,
+		Roots: roots, Intermediates: middle, CurrentTime: at,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, // NVIDIA's certificates state none
 	})
 	if err != nil {

@@ -50,8 +50,6 @@ func FuzzAppraise(f *testing.F) {
 	})
 }
 
-func forget() { goodSignatures.forget(); goodPairs.forget() }
-
 // BenchmarkAppraise judges a sound report. The ratio is of the time to that of
 // the signature checks that it contains, in the same run.
 func BenchmarkAppraise(b *testing.B) {
@@ -87,7 +85,7 @@ func BenchmarkAppraise(b *testing.B) {
 		before func()
 		raw    []func() bool
 	}{
-		{"cold", forget, []func() bool{chain, report}},
+		{"cold", check.Forget, []func() bool{chain, report}},
 		{"cached", func() {}, []func() bool{report}},
 	} {
 		b.Run(c.name, func(b *testing.B) {
@@ -118,7 +116,7 @@ func BenchmarkAppraise(b *testing.B) {
 func BenchmarkAppraiseReal(b *testing.B) {
 	raw := vector(b, "test-report.bin")
 	ends := set(b, attestation.Endorsement{Type: attestation.TypeAMDVCEK, Data: vector(b, "test-vcek.der")})
-	for name, before := range map[string]func(){"cold": forget, "cached": func() {}} {
+	for name, before := range map[string]func(){"cold": check.Forget, "cached": func() {}} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

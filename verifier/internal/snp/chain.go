@@ -2,7 +2,6 @@ package snp
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
 
@@ -42,7 +41,7 @@ func (s *signer) findChain(chains [][]byte, key snp.SigningKey, product snp.Prod
 			continue
 		}
 		if c.given {
-			goodPairs.keep(c.digest, c.pair)
+			goodPairs.Put(c.key, c.pair)
 		}
 		s.pair = c.pair
 		return nil
@@ -51,11 +50,11 @@ func (s *signer) findChain(chains [][]byte, key snp.SigningKey, product snp.Prod
 	return refused
 }
 
-// candidate is a chain, and the digest of its document if it was given.
+// candidate is a chain, and the key of its document in goodPairs if it was given.
 type candidate struct {
 	pair
-	digest [sha256.Size]byte
-	given  bool
+	key   [32]byte
+	given bool
 }
 
 // candidates returns the chains that may lead to an accepted root: those given
@@ -63,12 +62,12 @@ type candidate struct {
 func candidates(chains [][]byte, want *check.Expect, refuse func(error)) []candidate {
 	var all []candidate
 	for _, b := range chains {
-		p, digest, err := goodPairs.parse(b)
+		p, key, err := recall(b)
 		if err != nil {
 			refuse(err)
 			continue
 		}
-		all = append(all, candidate{p, digest, true})
+		all = append(all, candidate{p, key, true})
 	}
 	if !want.Simulated {
 		for _, p := range amdPairs() {
@@ -111,7 +110,7 @@ func checkLink(child, parent *x509.Certificate) error {
 	}
 	// CheckSignatureFrom also demands that the parent is a CA that may sign
 	// certificates.
-	err := goodSignatures.check(child.Raw, parent, func() error { return child.CheckSignatureFrom(parent) })
+	err := check.Signed(child.Raw, parent, func() error { return child.CheckSignatureFrom(parent) })
 	if err != nil {
 		return fmt.Errorf("certificate %.80q: %w", child.Subject.CommonName, err)
 	}

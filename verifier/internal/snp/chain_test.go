@@ -6,12 +6,10 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
-	"errors"
 	"math/big"
 	"testing"
 
@@ -221,42 +219,6 @@ func TestExtensions(t *testing.T) {
 
 func bytesOID() asn1.ObjectIdentifier { return append(asn1.ObjectIdentifier(nil), kdsArc...) }
 
-// TestMemory demands that only what was good is remembered, under both its
-// halves, and that a memory does not grow for ever.
-func TestMemory(t *testing.T) {
-	t.Parallel()
-	var m memory
-	a, b := &x509.Certificate{Raw: []byte("a")}, &x509.Certificate{Raw: []byte("b")}
-	bad := errors.New("bad")
-	asked := 0
-	verify := func(err error) func() error { return func() error { asked++; return err } }
-	for _, c := range []struct {
-		doc   string
-		by    *x509.Certificate
-		err   error
-		asked int
-		want  error
-	}{
-		{"x", a, bad, 1, bad}, {"x", a, nil, 2, nil}, {"x", a, bad, 2, nil}, {"x", b, bad, 3, bad}, {"y", a, bad, 4, bad},
-	} {
-		if err := m.check([]byte(c.doc), c.by, verify(c.err)); err != c.want || asked != c.asked {
-			t.Errorf("%s by %s: %v, asked %d times", c.doc, c.by.Raw, err, asked)
-		}
-	}
-	for i := range maxMemory + 5 {
-		if err := m.check([]byte{byte(i), byte(i >> 8), 'z'}, a, verify(nil)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if len(m.good) > maxMemory {
-		t.Errorf("%d entries", len(m.good))
-	}
-	m.forget()
-	if m.check([]byte("x"), a, verify(bad)) == nil {
-		t.Error("not forgotten")
-	}
-}
-
 // TestPairMemory demands that a chain is remembered once it led to an accepted
 // root, and only then.
 func TestPairMemory(t *testing.T) {
@@ -265,24 +227,14 @@ func TestPairMemory(t *testing.T) {
 	for _, m := range []*made{good, bad} {
 		m.appraise()
 		doc := m.ends.ByType(attestation.TypeAMDChain, nil)[0]
-		goodPairs.mu.Lock()
-		_, kept := goodPairs.pairs[sha256.Sum256(doc)]
-		goodPairs.mu.Unlock()
+		_, kept := goodPairs.Get(check.Key(doc))
 		if kept != (m == good) {
 			t.Errorf("kept %v", kept)
 		}
 	}
 	expectProblems(t, good.appraise(), nil)
 	expectProblems(t, bad.appraise(), fails("chain"))
-	var m pairMemory
-	for i := range 2*maxPairs + 1 {
-		m.keep([sha256.Size]byte{byte(i)}, pair{})
-	}
-	if len(m.pairs) > maxPairs {
-		t.Errorf("%d chains", len(m.pairs))
-	}
-	m.forget()
-	if _, _, err := m.parse([]byte("x")); err == nil || m.pairs != nil {
+	if _, _, err := recall([]byte("x")); err == nil {
 		t.Error("nothing parses as a chain")
 	}
 }

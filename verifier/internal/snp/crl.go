@@ -67,7 +67,7 @@ func parseList(der []byte, ark *x509.Certificate) (*x509.RevocationList, error) 
 		slices.ContainsFunc(l.Extensions, critical) || slices.ContainsFunc(l.RevokedCertificateEntries, entry) {
 		return nil, errors.New("not a full list of this root")
 	}
-	return l, goodSignatures.check(l.Raw, ark, func() error { return l.CheckSignatureFrom(ark) })
+	return l, check.Signed(l.Raw, ark, func() error { return l.CheckSignatureFrom(ark) })
 }
 
 // revoked names the certificate below the root that l revokes, or "". AMD gives

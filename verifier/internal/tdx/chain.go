@@ -126,7 +126,7 @@ func issued(c, parent *x509.Certificate) error {
 	if len(c.UnhandledCriticalExtensions) != 0 {
 		return fmt.Errorf("unknown critical extension %v", c.UnhandledCriticalExtensions[0])
 	}
-	if err := c.CheckSignatureFrom(parent); err != nil {
+	if err := check.Signed(c.Raw, parent, func() error { return c.CheckSignatureFrom(parent) }); err != nil {
 		return fmt.Errorf("not signed by %q: %w", parent.Subject.CommonName, err)
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/concordat/concordat/attestation"
 	"github.com/concordat/concordat/attestation/tdx"
+	"github.com/concordat/concordat/verifier/internal/check"
 )
 
 // maxCandidates bounds the collateral documents that one appraisal looks into:
@@ -121,8 +122,14 @@ func (j *judge) signed(s *tdx.Signed) (*x509.Certificate, error) {
 	if err := j.trusted(named{certs[1], nameRoot}, named{certs[0], nameSigner}); err != nil {
 		return nil, fmt.Errorf("issuer chain: %w", err)
 	}
-	if !verify(certs[0].PublicKey, s.Doc, s.Signature) {
-		return nil, fmt.Errorf("the signature of %q does not fit the document", nameSigner)
+	err = check.Signed(append(s.Signature[:], s.Doc...), certs[0], func() error {
+		if !verify(certs[0].PublicKey, s.Doc, s.Signature) {
+			return fmt.Errorf("the signature of %q does not fit the document", nameSigner)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return certs[0], nil
 }
@@ -267,7 +274,7 @@ func (j *judge) list(name string, der []byte, issuer *x509.Certificate, aged boo
 		err = fmt.Errorf("issued by %.80q", l.Issuer.CommonName)
 	}
 	if err == nil {
-		err = l.CheckSignatureFrom(issuer)
+		err = check.Signed(l.Raw, issuer, func() error { return l.CheckSignatureFrom(issuer) })
 	}
 	if err != nil {
 		j.r.Fail(name, expected, err.Error(), fetchAgain)
