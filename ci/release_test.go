@@ -65,7 +65,7 @@ func TestFeignedCrashDifferencing(t *testing.T) {
 	t.Parallel()
 	l := hostile.New()
 	crashing := make(chan *ci.Daemon, 1)
-	f := ci.StartFederation(t, ci.Members(4), ci.Policy(trainOnly), ci.Policy(dropouts(6)), ci.Through(l), ci.Observe(func(e enclave.Event) {
+	f := ci.StartFederation(t, ci.Members(4), ci.Policy(trainOnly), ci.Policy(dropouts(15)), ci.Through(l), ci.Observe(func(e enclave.Event) {
 		if e.Kind == "acked" { // all acks are in, and nothing is out
 			(<-crashing).Cancel()
 		}
@@ -115,7 +115,7 @@ func TestTwoEnclavesNeverReleaseDifferentSets(t *testing.T) {
 			release := func(func([]hostile.Message)) {}
 			signed := make(chan struct{})
 			once := sync.OnceFunc(func() { close(signed) })
-			f := ci.StartFederation(t, ci.Members(4), ci.Policy(trainOnly), ci.Policy(dropouts(6)), ci.Through(l), ci.Observe(func(e enclave.Event) {
+			f := ci.StartFederation(t, ci.Members(4), ci.Policy(trainOnly), ci.Policy(dropouts(15)), ci.Through(l), ci.Observe(func(e enclave.Event) {
 				if e.Kind != "step" || e.Seq != 2 {
 					return
 				}

@@ -25,6 +25,7 @@ type benchValue struct {
 	Unit   string  `json:"unit"`
 	Spread float64 `json:"spread"` // between the first and the third quartile
 	Why    string  `json:"why,omitempty"`
+	Allocs uint64  `json:"allocs,omitempty"` // of memory, in one call of what is measured
 }
 
 // notMeasured is the line of what this machine cannot measure: never a pass.
@@ -54,8 +55,11 @@ type ratio struct {
 	limit  string // what it is measured against
 	better string // "lower": value is time of ours ÷ time of the limit; "higher": its inverse
 	target float64
-	ours   func() error
-	bound  func() error
+	// prepare, if set, puts things into the state that ours finds; it is not timed.
+	prepare func() error
+	ours    func() error
+	bound   func() error
+	allocs  uint64 // of memory, in one call of ours
 }
 
 const (
@@ -65,11 +69,20 @@ const (
 
 // sample times both once and returns the value.
 func (r *ratio) sample() (float64, error) {
+	if r.prepare != nil {
+		if err := r.prepare(); err != nil {
+			return 0, fmt.Errorf("%s: %w", r.name, err)
+		}
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
 	start := time.Now()
 	if err := r.ours(); err != nil {
 		return 0, fmt.Errorf("%s: %w", r.name, err)
 	}
 	ours := time.Since(start)
+	runtime.ReadMemStats(&after)
+	r.allocs = after.Mallocs - before.Mallocs
 	start = time.Now()
 	if err := r.bound(); err != nil {
 		return 0, fmt.Errorf("%s: limit: %w", r.name, err)
@@ -100,7 +113,9 @@ func measureRatios(ctx context.Context, all []ratio) ([]benchValue, error) {
 	}
 	var out []benchValue
 	for i, r := range all {
-		out = append(out, newBenchValue(r.name, "ratio to "+r.limit, r.better, r.target, samples[i]))
+		v := newBenchValue(r.name, "ratio to "+r.limit, r.better, r.target, samples[i])
+		v.Allocs = r.allocs
+		out = append(out, v)
 	}
 	return out, nil
 }
@@ -157,17 +172,25 @@ func bench(ctx context.Context, d *demo) ([]benchValue, error) {
 		return nil, err
 	}
 	ratios := benchPrimitives()
-	attest, err := benchAttestation(ctx, d)
+	join, err := benchJoin(ctx, d)
 	if err != nil {
 		return nil, err
 	}
-	all, err := measureRatios(ctx, append(attest, ratios...))
-	return append(all, steps...), err
+	appraisals, err := benchAppraisals(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	all, err := measureRatios(ctx, slices.Concat(appraisals, join, ratios))
+	if err != nil {
+		return nil, err
+	}
+	fleet, err := benchFleet(ctx, d)
+	return append(append(all, fleet), steps...), err
 }
 
 func printBench(w io.Writer, all []benchValue, file string) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NAME\tVALUE\tSPREAD\tTARGET\tMET\tUNIT")
+	fmt.Fprintln(t, "NAME\tVALUE\tSPREAD\tTARGET\tMET\tALLOCS\tUNIT")
 	for _, m := range all {
 		sign, met := "≤", "no"
 		if m.Better == "higher" {
@@ -175,12 +198,16 @@ func printBench(w io.Writer, all []benchValue, file string) {
 		}
 		switch {
 		case m.Met == nil:
-			fmt.Fprintf(t, "%s\t-\t-\t%s %.2f\t?\tnot measured: %s\n", m.Name, sign, m.Target, m.Why)
+			fmt.Fprintf(t, "%s\t-\t-\t%s %.2f\t?\t\tnot measured: %s\n", m.Name, sign, m.Target, m.Why)
 			continue
 		case *m.Met:
 			met = "yes"
 		}
-		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%s %.2f\t%s\t%s\n", m.Name, m.Value, m.Spread, sign, m.Target, met, m.Unit)
+		allocs := ""
+		if m.Allocs > 0 {
+			allocs = fmt.Sprint(m.Allocs)
+		}
+		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%s %.2f\t%s\t%s\t%s\n", m.Name, m.Value, m.Spread, sign, m.Target, met, allocs, m.Unit)
 	}
 	t.Flush()
 	fmt.Fprintf(w, "%s/%s, %d processors; wrote %s\n", runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), file)

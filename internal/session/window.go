@@ -125,24 +125,20 @@ func (w *Window) Offers(claims, envelope []byte, lp LogProof, send func(node Dig
 		w.mu.Unlock()
 		return err
 	}
-	type out struct {
-		node  Digest
-		frame []byte
-	}
-	outs := make([]out, len(w.leaves))
 	proofs := w.tree.Proofs()
+	nodes := make([]Digest, len(w.leaves))
 	for i, l := range w.leaves {
-		p := &proofs[i]
+		nodes[i] = l.node
 		l.th1 = transcript1(l.hello, claims, envelope)
 		w.byTH1[l.th1] = l
-		outs[i] = out{l.node, cose.Marshal(offerFrame{Label: label(FrameOffer), Claims: claims, Evidence: envelope, Index: p.Index, Path: p.Path, LogProof: lp})}
 	}
 	w.mu.Unlock()
-	for _, o := range outs {
-		if len(o.frame) > MaxOffer {
-			return fmt.Errorf("session: offer of %d bytes, limit %d", len(o.frame), MaxOffer)
+	for i, node := range nodes { // one frame at a time: each has the whole evidence in it
+		frame := cose.Marshal(offerFrame{Label: label(FrameOffer), Claims: claims, Evidence: envelope, Index: proofs[i].Index, Path: proofs[i].Path, LogProof: lp})
+		if len(frame) > MaxOffer {
+			return fmt.Errorf("session: offer of %d bytes, limit %d", len(frame), MaxOffer)
 		}
-		if err := send(o.node, o.frame); err != nil {
+		if err := send(node, frame); err != nil {
 			return err
 		}
 	}
