@@ -32,13 +32,14 @@ func Appraise(e *attestation.Evidence, ends *attestation.Endorsements, p *policy
 	if p == nil {
 		return nil, fmt.Errorf("appraise: no policy")
 	}
-	if err := p.Check(); err != nil {
-		return nil, fmt.Errorf("appraise: %w", err)
+	digest, err := checked(p)
+	if err != nil {
+		return nil, err
 	}
 	if at.IsZero() {
 		return nil, fmt.Errorf("appraise: no time")
 	}
-	a := &appraisal{e: e, ends: ends, p: p, nonce: nonce, at: at, res: &Result{simulated: p.Simulated, at: at, policy: p.Digest()}}
+	a := &appraisal{e: e, ends: ends, p: p, nonce: nonce, at: at, res: &Result{simulated: p.Simulated, at: at, policy: digest}}
 	if e != nil {
 		a.res.evidence = e.Digest()
 	}
@@ -47,6 +48,33 @@ func Appraise(e *attestation.Evidence, ends *attestation.Endorsements, p *policy
 	}
 	a.run()
 	return a.res, nil
+}
+
+// soundPolicies remembers policies that passed their own check, by their digest.
+var soundPolicies = check.NewMemory[struct{}](64)
+
+// checked returns the digest of p, or why p is no policy.
+func checked(p *policy.Policy) (attestation.Digest, error) {
+	digest := p.Digest()
+	if _, ok := soundPolicies.Get(digest); ok {
+		return digest, nil
+	}
+	if err := p.Check(); err != nil {
+		return digest, fmt.Errorf("appraise: %w", err)
+	}
+	soundPolicies.Put(digest, struct{}{})
+	return digest, nil
+}
+
+// expectPolicy puts in what any evidence must show by the policy p of that digest.
+func expectPolicy(want *check.Expect, p *policy.Policy, digest attestation.Digest) {
+	want.Federation, want.Simulated = p.Federation, p.Simulated
+	if p.Version == 1 { // as policy.Policy.FederationID, without encoding p again
+		want.Federation = digest
+	}
+	if p.Simulated {
+		want.Roots = p.SimulatedRoots
+	}
 }
 
 type appraisal struct {
@@ -127,14 +155,8 @@ func (a *appraisal) appraiseItems(claims *attestation.Claims) {
 		// for the vTPM's key, and the vTPM's quote for the claims.
 		report = vtpm.Binding(t.Runtime)
 	}
-	want := check.Expect{
-		Federation: a.p.FederationID(),
-		At:         a.at,
-		Simulated:  a.p.Simulated,
-	}
-	if a.p.Simulated {
-		want.Roots = a.p.SimulatedRoots
-	}
+	want := check.Expect{At: a.at}
+	expectPolicy(&want, a.p, a.res.policy)
 	gpu, authentic := 0, true
 	gpus := nvgpu.NewSet(a.ends, a.p)
 	var cpu *tpm.CPU

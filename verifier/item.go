@@ -24,14 +24,11 @@ import (
 // and says so. The result never becomes a [Passed]. A vTPM's quote alone fails:
 // see [AppraiseVTPM].
 func AppraiseItem(kind attestation.Kind, raw []byte, ends *attestation.Endorsements, p *policy.Policy, reportData []byte, at time.Time) (*Result, error) {
-	want, err := expectItem(p, reportData, at)
+	want, digest, err := expectItem(p, reportData, at)
 	if err != nil {
 		return nil, err
 	}
-	res := &Result{simulated: want.Simulated, at: at, evidence: cose.Sum(raw)}
-	if p != nil {
-		res.policy = p.Digest()
-	}
+	res := &Result{simulated: want.Simulated, at: at, evidence: cose.Sum(raw), policy: digest}
 	var r *check.Recorder
 	switch kind {
 	case attestation.KindSNP:
@@ -55,20 +52,17 @@ func AppraiseItem(kind attestation.Kind, raw []byte, ends *attestation.Endorseme
 	return res, nil
 }
 
-// expectItem returns what a single item must show.
-func expectItem(p *policy.Policy, reportData []byte, at time.Time) (check.Expect, error) {
+// expectItem returns what a single item must show, and the digest of the policy, zero if
+// there is none.
+func expectItem(p *policy.Policy, reportData []byte, at time.Time) (want check.Expect, digest attestation.Digest, err error) {
 	if at.IsZero() {
-		return check.Expect{}, errors.New("appraise: no time")
+		return want, digest, errors.New("appraise: no time")
 	}
-	want := check.Expect{ReportData: reportData, At: at, AllowMissingCollateral: p == nil}
-	if p != nil {
-		if err := p.Check(); err != nil {
-			return check.Expect{}, fmt.Errorf("appraise: %w", err)
-		}
-		want.Federation, want.Simulated = p.FederationID(), p.Simulated
-		if p.Simulated {
-			want.Roots = p.SimulatedRoots
-		}
+	want = check.Expect{ReportData: reportData, At: at, AllowMissingCollateral: p == nil}
+	if p == nil {
+		return want, digest, nil
 	}
-	return want, nil
+	digest, err = checked(p)
+	expectPolicy(&want, p, digest)
+	return want, digest, err
 }

@@ -69,15 +69,12 @@ func cpuReportData(it attestation.Item) []byte {
 // byte; empty leaves that check out, and says so. Everything else is as in
 // [AppraiseItem]: the result never becomes a [Passed].
 func AppraiseVTPM(cpu, quote attestation.Item, ends *attestation.Endorsements, p *policy.Policy, challenge []byte, at time.Time) (*Result, error) {
-	want, err := expectItem(p, nil, at)
+	want, digest, err := expectItem(p, nil, at)
 	if err != nil {
 		return nil, err
 	}
 	both := attestation.Evidence{Items: []attestation.Item{cpu, quote}}
-	res := &Result{simulated: want.Simulated, at: at, evidence: both.Digest()}
-	if p != nil {
-		res.policy = p.Digest()
-	}
+	res := &Result{simulated: want.Simulated, at: at, evidence: both.Digest(), policy: digest}
 	if t, err := vtpm.Parse(quote.Raw); err == nil {
 		binding := vtpm.Binding(t.Runtime)
 		want.ReportData = binding[:]

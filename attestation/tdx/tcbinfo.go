@@ -113,11 +113,10 @@ type Level struct {
 	Advisories []string  `json:"advisoryIDs,omitempty"` // "INTEL-SA-…"
 }
 
-// Component is one security version number.
+// Component is one security version number. Intel's words for what it counts ("BIOS",
+// "Early Microcode Update") are not read.
 type Component struct {
-	SVN      uint8  `json:"svn"`
-	Category string `json:"category,omitempty"`
-	Type     string `json:"type,omitempty"`
+	SVN uint8 `json:"svn"`
 }
 
 // QEIdentity says which quoting enclaves are good: PCS API v4, enclave identity

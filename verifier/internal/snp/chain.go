@@ -43,6 +43,9 @@ func (s *signer) findChain(chains [][]byte, key snp.SigningKey, product snp.Prod
 		if c.given {
 			goodPairs.Put(c.key, c.pair)
 		}
+		if !s.remembered {
+			goodSigners.Put(check.Key(s.cert.Raw, []byte(key.String())), signer{cert: s.cert, ext: s.ext})
+		}
 		s.pair = c.pair
 		return nil
 	}

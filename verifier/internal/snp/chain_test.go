@@ -80,9 +80,9 @@ func TestForgedRoots(t *testing.T) {
 			}
 			ark := like(t, p.ark, p.ark, forger.Public(), forger)
 			ask := like(t, p.ask, ark, forger.Public(), forger)
-			leaf := s.cert
+			leaf := *s.cert                  // what is remembered is shared
 			leaf.SerialNumber = new(big.Int) // as AMD's, without the simulator's mark
-			forged := &signer{cert: like(t, leaf, ask, s.cert.PublicKey, forger), ext: s.ext}
+			forged := &signer{cert: like(t, &leaf, ask, s.cert.PublicKey, forger), ext: s.ext}
 			if !forged.signed(m.raw, rep) {
 				t.Fatal("the forgery is not perfect")
 			}

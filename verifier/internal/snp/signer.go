@@ -20,6 +20,8 @@ type signer struct {
 	cert *x509.Certificate
 	ext  *vek
 	pair // zero until [signer.findChain]
+
+	remembered bool // it is in goodSigners
 }
 
 // maxSigners bounds the certificates that are tried by their signature, of those
@@ -35,7 +37,7 @@ func findSigner(docs [][]byte, raw []byte, rep *snp.Report) (*signer, error) {
 	var first *signer
 	var firstErr error
 	for _, der := range docs {
-		s, err := parseSigner(der, rep.SignerInfo.Key())
+		s, err := recallSigner(der, rep.SignerInfo.Key())
 		switch {
 		case err != nil && firstErr == nil:
 			firstErr = err

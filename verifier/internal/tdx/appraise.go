@@ -31,6 +31,7 @@ type judge struct {
 	want   check.Expect
 
 	quote   *tdx.Quote
+	parsed  certificates
 	pck     chain
 	genuine bool              // pck reaches an accepted root
 	sgx     *tdx.SGXExtension // nil if the PCK certificate has none that can be read
@@ -39,7 +40,7 @@ type judge struct {
 // Appraise judges the quote raw and records every check in r. It is safe for
 // concurrent use with different recorders and does not keep or change raw.
 func Appraise(raw []byte, ends *attestation.Endorsements, refs []attestation.Digest, p *policy.Policy, want check.Expect, r *check.Recorder) {
-	j := &judge{r: r, policy: p, want: want}
+	j := &judge{r: r, policy: p, want: want, parsed: certificates{}}
 	if p != nil {
 		j.tdx = p.Platforms.TDX
 		if j.tdx == nil {

@@ -47,7 +47,7 @@ type chain struct{ leaf, ca, root *x509.Certificate }
 
 func (j *judge) chain() bool {
 	const name, expected = "pck-chain", "PCK certificate, Platform CA, accepted root"
-	certs, err := parsePEM(j.quote.Chain, 3)
+	certs, err := j.parsed.pem(j.quote.Chain, 3)
 	if err != nil {
 		j.r.Fail(name, expected, err.Error(), "the quote must carry its PCK chain (certification data type 5): configure the platform's PCCS so that the quoting enclave finds it")
 		j.skip("no PCK chain", "pck-validity", "sgx-extension")
@@ -132,9 +132,12 @@ func issued(c, parent *x509.Certificate) error {
 	return nil
 }
 
-// parsePEM reads exactly n certificates. Quoting enclaves put a NUL after the
-// last.
-func parsePEM(b []byte, n int) ([]*x509.Certificate, error) {
+// certificates are those that were parsed, by their DER: a quote and its collateral name
+// some of them two or three times.
+type certificates map[string]*x509.Certificate
+
+// pem reads exactly n certificates. Quoting enclaves put a NUL after the last.
+func (all certificates) pem(b []byte, n int) ([]*x509.Certificate, error) {
 	b = bytes.TrimSuffix(b, []byte{0})
 	var out []*x509.Certificate
 	for len(bytes.TrimSpace(b)) > 0 {
@@ -145,9 +148,13 @@ func parsePEM(b []byte, n int) ([]*x509.Certificate, error) {
 		if len(out) == n {
 			return nil, fmt.Errorf("more than %d certificates", n)
 		}
-		c, err := x509.ParseCertificate(p.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("certificate %d: %w", len(out), err)
+		c := all[string(p.Bytes)]
+		if c == nil {
+			var err error
+			if c, err = x509.ParseCertificate(p.Bytes); err != nil {
+				return nil, fmt.Errorf("certificate %d: %w", len(out), err)
+			}
+			all[string(p.Bytes)] = c
 		}
 		out, b = append(out, c), rest
 	}

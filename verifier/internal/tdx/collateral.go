@@ -115,7 +115,7 @@ func btoi(b bool) int {
 // signed checks that a TCB signing certificate under an accepted root signed s,
 // and returns it. Whether the certificate is in force, it does not say.
 func (j *judge) signed(s *tdx.Signed) (*x509.Certificate, error) {
-	certs, err := parsePEM(s.Chain, 2)
+	certs, err := j.parsed.pem(s.Chain, 2)
 	if err != nil {
 		return nil, fmt.Errorf("issuer chain: %w", err)
 	}

@@ -110,7 +110,7 @@ func TestParsePEM(t *testing.T) {
 		"two NULs":         {block + block + "\x00\x00", false},
 		"nothing but NULs": {"\x00", false},
 	} {
-		if got, err := parsePEM([]byte(c.pem), 2); (err == nil) != c.ok || c.ok && len(got) != 2 {
+		if got, err := (certificates{}).pem([]byte(c.pem), 2); (err == nil) != c.ok || c.ok && len(got) != 2 {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
