@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -89,9 +90,20 @@ func TestWholePath(t *testing.T) {
 		}
 		defer b.Close()
 		trust := &verifier.Trust{Federation: f.Chain.Federation(), Member: n.Member.ID, Witness: n.Member.Witness, Simulated: true}
-		report, err := verifier.VerifyBundle(t.Context(), b, trust, time.Now(), nil)
+		results, err := filepath.Glob(filepath.Join(n.Dir, f.Chain.Federation().String(), "results", "*.ear"))
+		if err != nil || len(results) != 1 {
+			t.Fatalf("attestation results of %s: %q, %v", n.Name, results, err)
+		}
+		result, err := os.ReadFile(results[0])
 		if err != nil {
 			t.Fatal(err)
+		}
+		report, err := verifier.VerifyBundle(t.Context(), b, trust, time.Now(), nil, result)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(report.Results) != 1 || !report.Results[0].Same {
+			t.Errorf("what %s found does not come out again: %+v", n.Name, report.Results)
 		}
 		if report.Verdict != verifier.PassSimulated {
 			t.Errorf("bundle of %s: %s", n.Member.ID, report.Text())

@@ -30,7 +30,11 @@ const maxHeld = 1 << 30
 // each, if it is not nil, gets every check as it is made. What is wrong with the
 // bundle is in the report; an error means that t is no trust file, that ctx ended,
 // or that r could not be read.
-func VerifyBundle(ctx context.Context, r io.Reader, t *Trust, at time.Time, each func(Check)) (*Report, error) {
+//
+// results are attestation results that nodes kept of the enclaves of these runs, as
+// [Result.SignEAR] makes them. Each is a check of its own: who signed it, and whether the
+// evidence in the bundle leads to it again.
+func VerifyBundle(ctx context.Context, r io.Reader, t *Trust, at time.Time, each func(Check), results ...[]byte) (*Report, error) {
 	if t == nil {
 		return nil, errors.New("verify: no trust file")
 	}
@@ -52,7 +56,7 @@ func VerifyBundle(ctx context.Context, r io.Reader, t *Trust, at time.Time, each
 		return nil, fmt.Errorf("verify: %w", err)
 	}
 	a.report.Bundle = cose.Digest(in.hash.Sum(nil))
-	if err := a.finish(ctx); err != nil {
+	if err := a.finish(ctx, results); err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
 	}
 	return a.report, nil
@@ -268,7 +272,7 @@ func (a *audit) policyBy(d cose.Digest) *policy.Policy {
 }
 
 // finish makes the checks that need the whole bundle.
-func (a *audit) finish(ctx context.Context) error {
+func (a *audit) finish(ctx context.Context, results [][]byte) error {
 	defer a.report.conclude()
 	if check.Summary(a.report.Checks) == Fail && a.chain == nil {
 		return nil // nothing can be judged
@@ -288,5 +292,6 @@ func (a *audit) finish(ctx context.Context) error {
 		a.finishRun(a.runs[d])
 	}
 	a.finishVoid()
+	a.finishResults(results)
 	return nil
 }

@@ -26,6 +26,7 @@ type Report struct {
 	Checks     []Check          `json:"checks"`
 	Runs       []RunReport      `json:"runs"`
 	Evidence   []EvidenceReport `json:"evidence"` // of the enclaves of these runs
+	Results    []ResultReport   `json:"results,omitempty"`
 	// ValidAsOf says in words for what time the verdict speaks, DeniedSince what
 	// members have denied after that, as far as the bundle's log goes.
 	ValidAsOf   string   `json:"valid_as_of"`
@@ -151,6 +152,14 @@ func (r *Report) Text() string {
 				b.WriteString(checkLine(c))
 			}
 		}
+	}
+	for _, x := range r.Results {
+		fmt.Fprintf(&b, "\nresult %s\n", x.Result)
+		line("  node", "%s of %q", x.Node.Short(), x.Member)
+		if !x.JudgedAt.IsZero() {
+			line("  found", "%s as of %s, evidence %s", plain(x.Found), x.JudgedAt.Format(timeForm), x.Evidence.Short())
+		}
+		line("  again", "%s", map[bool]string{true: "the same, byte for byte", false: "not shown to be the same"}[x.Same])
 	}
 	b.WriteString("\nchecks\n")
 	for _, c := range r.Checks {

@@ -14,6 +14,7 @@ import (
 
 func newVerifyCommand() *cobra.Command {
 	var trust, at string
+	var results []string
 	cmd := &cobra.Command{
 		Use:   "verify BUNDLE --trust FILE",
 		Short: "Check a bundle offline: which code ran, on whose inputs, with what result",
@@ -24,8 +25,12 @@ not prove, too.
 
 The trust file comes from your own node ("concordat node trust"), never from whoever sent the bundle: compare
 its fingerprint. --at judges as of an earlier moment that the witness's times admit; it never widens them.
-A simulated federation verifies only if the trust file says that one is expected.`,
-		Example: "  concordat verify bundle.cbor --trust trust.json",
+A simulated federation verifies only if the trust file says that one is expected.
+
+--result takes what a node found out about an enclave of these runs (results/*.ear of its data directory):
+the evidence is appraised again, at the node's time and with its challenge, and must give the same bytes.`,
+		Example: `  concordat verify bundle.cbor --trust trust.json
+  concordat verify bundle.cbor --trust trust.json --result 1-8f0c….ear`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if trust == "" {
@@ -52,7 +57,15 @@ A simulated federation verifies only if the trust file says that one is expected
 				return err
 			}
 			defer f.Close()
-			r, err := verifier.VerifyBundle(cmd.Context(), f, t, moment, nil)
+			var kept [][]byte
+			for _, file := range results {
+				b, err := readFile(file, verifier.MaxEAR)
+				if err != nil {
+					return err
+				}
+				kept = append(kept, b)
+			}
+			r, err := verifier.VerifyBundle(cmd.Context(), f, t, moment, nil, kept...)
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
@@ -64,6 +77,7 @@ A simulated federation verifies only if the trust file says that one is expected
 	}
 	f := cmd.Flags()
 	f.StringVar(&trust, "trust", "", "trust `file`, made by your own node")
+	f.StringArrayVar(&results, "result", nil, "attestation result that a node kept, to be appraised again: `file`; repeat for more")
 	f.StringVar(&at, "at", "", "judge as of this `time`, as 2026-11-23T12:00:00Z, if the witness's times admit it")
 	return cmd
 }
