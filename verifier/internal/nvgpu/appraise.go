@@ -80,7 +80,7 @@ func (s *Set) authenticate(raw []byte, refs []attestation.Digest, want check.Exp
 		r.Missing("chain", "the GPU's certificate chain", "add the chain that NVML's GetConfComputeGpuCertificate returns")
 		return nil
 	}
-	chain, err := findChain(docs, raw)
+	chain, key, err := findChain(docs, raw)
 	if err != nil {
 		r.Fail("signature", "a signature by the leaf of a given chain", err.Error(), "the report was changed, or its chain was not given")
 		return nil
@@ -89,25 +89,34 @@ func (s *Set) authenticate(raw []byte, refs []attestation.Digest, want check.Exp
 	if err := s.verifyChain(chain, deviceRoots, &want); err != nil {
 		r.Fail("chain", "a chain to an accepted root", err.Error(), "only devices whose chain reaches NVIDIA's Device Identity CA are genuine")
 	} else {
+		goodChains.Put(key, chain)
 		r.Pass("chain", fmt.Sprintf("to %q", chain[root].Subject.CommonName))
 		r.Authentic()
 	}
 	return &device{report: report, chain: chain, refs: refs, want: want, r: r}
 }
 
-// findChain returns the first chain whose leaf signed raw, a report that parses.
-// The error is that of the first document.
-func findChain(docs [][]byte, raw []byte) ([]*x509.Certificate, error) {
+// goodChains remembers chains that led to an accepted root: one a device and boot.
+var goodChains = check.NewMemory[[]*x509.Certificate](1 << 10)
+
+// findChain returns the first chain whose leaf signed raw, a report that parses, with the
+// chain's key in goodChains. The error is that of the first document.
+func findChain(docs [][]byte, raw []byte) ([]*x509.Certificate, [32]byte, error) {
 	const most = 32 // chains to try, one P-384 verification each; a machine has at most 16 GPUs
 	cut := len(raw) - nvgpu.SignatureSize
 	digest := sha512.Sum384(raw[:cut])
 	rInt, sInt := new(big.Int).SetBytes(raw[cut:cut+48]), new(big.Int).SetBytes(raw[cut+48:])
 	var first error
 	for _, d := range docs[:min(len(docs), most)] {
-		chain, err := parseChain(d)
+		var err error
+		key := check.Key(d)
+		chain, ok := goodChains.Get(key)
+		if !ok {
+			chain, err = parseChain(d)
+		}
 		if err == nil {
 			if ecdsa.Verify(chain[leaf].PublicKey.(*ecdsa.PublicKey), digest[:], rInt, sInt) {
-				return chain, nil
+				return chain, key, nil
 			}
 			err = fmt.Errorf("the leaf %q did not sign this report", chain[leaf].Subject.CommonName)
 		}
@@ -115,7 +124,7 @@ func findChain(docs [][]byte, raw []byte) ([]*x509.Certificate, error) {
 			first = err
 		}
 	}
-	return nil, first
+	return nil, [32]byte{}, first
 }
 
 func checkNonce(report *nvgpu.Report, want []byte, r *check.Recorder) {

@@ -53,10 +53,18 @@ func checkRevocation(docs [][]byte, s *signer, key snp.SigningKey, product snp.P
 	}
 }
 
+// goodLists remembers the lists of accepted roots, for a few product lines and months.
+var goodLists = check.NewMemory[*x509.RevocationList](32)
+
 // parseList reads a revocation list that ark signed. It refuses critical
 // extensions, of the list and of its entries: they narrow what a list speaks for
 // (RFC 5280, 5.2.4 and 5.2.5), and whose certificates an entry is about (5.3.3).
+// What it returns is shared.
 func parseList(der []byte, ark *x509.Certificate) (*x509.RevocationList, error) {
+	key := check.Key(der, ark.Raw)
+	if l, ok := goodLists.Get(key); ok {
+		return l, nil
+	}
 	l, err := x509.ParseRevocationList(der)
 	if err != nil {
 		return nil, err
@@ -67,7 +75,11 @@ func parseList(der []byte, ark *x509.Certificate) (*x509.RevocationList, error) 
 		slices.ContainsFunc(l.Extensions, critical) || slices.ContainsFunc(l.RevokedCertificateEntries, entry) {
 		return nil, errors.New("not a full list of this root")
 	}
-	return l, check.Signed(l.Raw, ark, func() error { return l.CheckSignatureFrom(ark) })
+	if err := l.CheckSignatureFrom(ark); err != nil {
+		return nil, err
+	}
+	goodLists.Put(key, l)
+	return l, nil
 }
 
 // revoked names the certificate below the root that l revokes, or "". AMD gives
