@@ -22,7 +22,7 @@ const nameBytes = 128
 // What is known is not stored again, and the first object of a name stays; a federation
 // over Limits.BlobBytes gets [ErrFull].
 func (s *Store) PutBlob(ctx context.Context, federation, digest Digest, data []byte, name *Name) error {
-	return s.update(ctx, func(tx *sql.Tx) error {
+	return s.update(ctx, func(tx *tx) error {
 		var known bool
 		if err := tx.QueryRow("SELECT EXISTS (SELECT 1 FROM blob WHERE federation = ? AND digest = ?)", federation[:], digest[:]).Scan(&known); err != nil {
 			return err
@@ -52,7 +52,7 @@ func (s *Store) PutBlob(ctx context.Context, federation, digest Digest, data []b
 // Named returns the public object of a name, or nil if there is none.
 func (s *Store) Named(ctx context.Context, federation Digest, name Name) ([]byte, error) {
 	var data []byte
-	err := s.r.QueryRowContext(ctx, `SELECT data FROM name JOIN blob USING (federation, digest)
+	err := s.r.row(ctx, `SELECT data FROM name JOIN blob USING (federation, digest)
 		WHERE federation = ? AND instance = ? AND statement = ? AND role = ?`, federation[:], name.Instance[:], name.Statement[:], name.Role).Scan(&data)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
@@ -63,7 +63,7 @@ func (s *Store) Named(ctx context.Context, federation Digest, name Name) ([]byte
 // Blob returns a public object, or nil if there is none.
 func (s *Store) Blob(ctx context.Context, federation, digest Digest) ([]byte, error) {
 	var data []byte
-	err := s.r.QueryRowContext(ctx, "SELECT data FROM blob WHERE federation = ? AND digest = ?", federation[:], digest[:]).Scan(&data)
+	err := s.r.row(ctx, "SELECT data FROM blob WHERE federation = ? AND digest = ?", federation[:], digest[:]).Scan(&data)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -73,10 +73,10 @@ func (s *Store) Blob(ctx context.Context, federation, digest Digest) ([]byte, er
 // Use adds n bytes, or takes -n away, from what the federation uses of kind, and
 // refuses with [ErrFull] to go over limit.
 func (s *Store) Use(ctx context.Context, federation Digest, kind string, n, limit int64) error {
-	return s.update(ctx, func(tx *sql.Tx) error { return use(tx, federation, kind, n, limit) })
+	return s.update(ctx, func(tx *tx) error { return use(tx, federation, kind, n, limit) })
 }
 
-func use(tx *sql.Tx, federation Digest, kind string, n, limit int64) error {
+func use(tx *tx, federation Digest, kind string, n, limit int64) error {
 	var used int64
 	err := tx.QueryRow("SELECT bytes FROM usage WHERE federation = ? AND kind = ?", federation[:], kind).Scan(&used)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {

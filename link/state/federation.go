@@ -13,7 +13,7 @@ import (
 // has, an older policy version, and another policy of the same version: the error
 // wraps [ErrConflict].
 func (s *Store) Host(ctx context.Context, federation Digest, origin string, version uint64, policy Digest) error {
-	return s.update(ctx, func(tx *sql.Tx) error {
+	return s.update(ctx, func(tx *tx) error {
 		var (
 			knownOrigin  string
 			knownVersion int64
@@ -48,7 +48,7 @@ func (s *Store) Host(ctx context.Context, federation Digest, origin string, vers
 // returns the instance's rank: a later one is larger. Another key for the same
 // instance is [ErrConflict], more than Limits.Instances instances [ErrFull].
 func (s *Store) BindInstance(ctx context.Context, federation Digest, id, key []byte) (rank int64, err error) {
-	err = s.update(ctx, func(tx *sql.Tx) error {
+	err = s.update(ctx, func(tx *tx) error {
 		var known []byte
 		err := tx.QueryRow("SELECT rank, public_key FROM instance WHERE federation = ? AND id = ?", federation[:], id).Scan(&rank, &known)
 		if err == nil {

@@ -9,7 +9,7 @@ import (
 // EntryIndex returns where in the federation's log the entry with the digest is.
 func (s *Store) EntryIndex(ctx context.Context, federation, digest Digest) (index uint64, known bool, err error) {
 	var i int64
-	err = s.r.QueryRowContext(ctx, "SELECT idx FROM entry WHERE federation = ? AND digest = ?", federation[:], digest[:]).Scan(&i)
+	err = s.r.row(ctx, "SELECT idx FROM entry WHERE federation = ? AND digest = ?", federation[:], digest[:]).Scan(&i)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, false, nil
 	}
@@ -19,7 +19,7 @@ func (s *Store) EntryIndex(ctx context.Context, federation, digest Digest) (inde
 // PutEntries records the indices first, first+1, … of entries. A digest that is
 // known keeps the smallest index.
 func (s *Store) PutEntries(ctx context.Context, federation Digest, first uint64, digests []Digest) error {
-	return s.update(ctx, func(tx *sql.Tx) error {
+	return s.update(ctx, func(tx *tx) error {
 		for i, d := range digests {
 			if _, err := tx.Exec("INSERT INTO entry VALUES (?, ?, ?) ON CONFLICT DO NOTHING", federation[:], d[:], int64(first)+int64(i)); err != nil {
 				return err
@@ -33,7 +33,7 @@ func (s *Store) PutEntries(ctx context.Context, federation Digest, first uint64,
 // entries: after a crash, the log is read again from there.
 func (s *Store) NextEntry(ctx context.Context, federation Digest) (uint64, error) {
 	var n, last int64
-	if err := s.r.QueryRowContext(ctx, "SELECT count(*), coalesce(max(idx), -1) FROM entry WHERE federation = ?", federation[:]).Scan(&n, &last); err != nil {
+	if err := s.r.row(ctx, "SELECT count(*), coalesce(max(idx), -1) FROM entry WHERE federation = ?", federation[:]).Scan(&n, &last); err != nil {
 		return 0, s.readErr(err)
 	}
 	if last+1 != n {
@@ -45,7 +45,7 @@ func (s *Store) NextEntry(ctx context.Context, federation Digest) (uint64, error
 // PutCheckpoint stores the published checkpoint of the size; a later one of the
 // same size replaces it.
 func (s *Store) PutCheckpoint(ctx context.Context, federation Digest, size uint64, note []byte) error {
-	return s.update(ctx, func(tx *sql.Tx) error {
+	return s.update(ctx, func(tx *tx) error {
 		_, err := tx.Exec("INSERT INTO checkpoint VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET note = excluded.note", federation[:], int64(size), note)
 		return err
 	})
@@ -58,7 +58,7 @@ func (s *Store) Checkpoint(ctx context.Context, federation Digest, size uint64) 
 		return nil, nil
 	}
 	var note []byte
-	err := s.r.QueryRowContext(ctx, "SELECT note FROM checkpoint WHERE federation = ?1 AND (?2 = 0 OR size = ?2) ORDER BY size DESC LIMIT 1", federation[:], int64(size)).Scan(&note)
+	err := s.r.row(ctx, "SELECT note FROM checkpoint WHERE federation = ?1 AND (?2 = 0 OR size = ?2) ORDER BY size DESC LIMIT 1", federation[:], int64(size)).Scan(&note)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}

@@ -15,17 +15,17 @@ import (
 // is [ErrConflict]. A full mailbox, or too much from this sender in it, is
 // [ErrFull].
 func (s *Store) Enqueue(ctx context.Context, federation Digest, sender string, n int, at func(i int) (handle [16]byte, recipient string, payload []byte)) []error {
-	do := make([]func(*sql.Tx) error, n)
+	do := make([]func(*tx) error, n)
 	for i := range do {
 		handle, recipient, payload := at(i)
-		do[i] = func(tx *sql.Tx) error {
+		do[i] = func(tx *tx) error {
 			return s.enqueue(tx, federation, handle, []byte(sender), []byte(recipient), payload)
 		}
 	}
 	return s.updates(ctx, do...)
 }
 
-func (s *Store) enqueue(tx *sql.Tx, federation Digest, handle [16]byte, sender, recipient, payload []byte) error {
+func (s *Store) enqueue(tx *tx, federation Digest, handle [16]byte, sender, recipient, payload []byte) error {
 	var known []byte
 	err := tx.QueryRow("SELECT payload FROM message WHERE federation = ? AND recipient = ? AND handle = ? AND sender = ?",
 		federation[:], recipient, handle[:], sender).Scan(&known)
@@ -62,7 +62,7 @@ func (s *Store) enqueue(tx *sql.Tx, federation Digest, handle [16]byte, sender, 
 // Pending calls each for the payloads that wait for recipient with a sequence
 // number above after, in the order of sending, until each returns false.
 func (s *Store) Pending(ctx context.Context, federation Digest, recipient string, after int64, each func(seq int64, handle [16]byte, sender string, payload []byte) bool) error {
-	rows, err := s.r.QueryContext(ctx, "SELECT seq, handle, sender, payload FROM message WHERE federation = ? AND recipient = ? AND seq > ? ORDER BY seq",
+	rows, err := s.r.rows(ctx, "SELECT seq, handle, sender, payload FROM message WHERE federation = ? AND recipient = ? AND seq > ? ORDER BY seq",
 		federation[:], []byte(recipient), after)
 	if err != nil {
 		return s.readErr(err)
@@ -88,7 +88,7 @@ func (s *Store) Pending(ctx context.Context, federation Digest, recipient string
 
 // Remove forgets payloads of the recipients by handle; unknown handles are ignored.
 func (s *Store) Remove(ctx context.Context, federation Digest, handles [][16]byte, recipients ...string) error {
-	return s.update(ctx, func(tx *sql.Tx) error {
+	return s.update(ctx, func(tx *tx) error {
 		for _, r := range recipients {
 			for _, h := range handles {
 				if _, err := tx.Exec("DELETE FROM message WHERE federation = ? AND recipient = ? AND handle = ?", federation[:], []byte(r), h[:]); err != nil {
@@ -103,7 +103,7 @@ func (s *Store) Remove(ctx context.Context, federation Digest, handles [][16]byt
 // Expire forgets payloads of all federations that were sent before the time, at
 // most a thousand a call, and returns how many.
 func (s *Store) Expire(ctx context.Context, before time.Time) (n int64, err error) {
-	err = s.update(ctx, func(tx *sql.Tx) error {
+	err = s.update(ctx, func(tx *tx) error {
 		r, err := tx.Exec("DELETE FROM message WHERE seq IN (SELECT seq FROM message WHERE sent < ? ORDER BY sent LIMIT 1000)", before.Unix())
 		if err != nil {
 			return err

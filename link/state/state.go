@@ -58,7 +58,9 @@ var DefaultLimits = Limits{
 type Store struct {
 	limits Limits
 	now    func() time.Time
-	w, r   *sql.DB
+	db     *sql.DB // of w
+	w      *tx
+	r      *reader
 
 	ops     chan *op
 	closing chan struct{}
@@ -78,7 +80,7 @@ func Open(ctx context.Context, path string, l Limits, now func() time.Time) (*St
 		return nil, fmt.Errorf("state: %w", err)
 	}
 	f.Close()
-	w, err := open(path, 1, "_pragma=journal_mode(WAL)", "_pragma=synchronous(FULL)", "_pragma=foreign_keys(1)", "_txlock=immediate")
+	w, err := open(path, 1, "_pragma=journal_mode(WAL)", "_pragma=synchronous(FULL)", "_pragma=foreign_keys(1)")
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +93,11 @@ func Open(ctx context.Context, path string, l Limits, now func() time.Time) (*St
 		w.Close()
 		return nil, err
 	}
-	s := &Store{limits: l, now: now, w: w, r: r, ops: make(chan *op), closing: make(chan struct{}), done: make(chan struct{})}
+	conn, err := w.Conn(ctx)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("state: %w", err), w.Close(), r.Close())
+	}
+	s := &Store{limits: l, now: now, db: w, w: &tx{conn: conn, prepared: make(map[string]*sql.Stmt)}, r: &reader{DB: r, prepared: make(map[string]*sql.Stmt)}, ops: make(chan *op), closing: make(chan struct{}), done: make(chan struct{})}
 	go s.write()
 	return s, nil
 }
@@ -142,5 +148,5 @@ func (s *Store) Close() error {
 	}
 	close(s.closing)
 	<-s.done
-	return errors.Join(s.r.Close(), s.w.Close())
+	return errors.Join(s.r.Close(), s.w.Close(), s.db.Close())
 }

@@ -2,7 +2,6 @@ package state
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 )
 
@@ -13,7 +12,7 @@ const maxGroup = 256
 // op is some writes in a row: each of do runs in a transaction that other writes
 // share, and has its own outcome.
 type op struct {
-	do   []func(*sql.Tx) error
+	do   []func(*tx) error
 	errs []error // set when done is closed
 	done chan struct{}
 }
@@ -21,13 +20,13 @@ type op struct {
 // update runs do in a transaction and returns when it is durable, or rolled back
 // because do failed. ctx bounds the wait for a place in the queue only: once
 // accepted, the outcome is always known.
-func (s *Store) update(ctx context.Context, do func(*sql.Tx) error) error {
+func (s *Store) update(ctx context.Context, do func(*tx) error) error {
 	return s.updates(ctx, do)[0]
 }
 
 // updates is update for several writes in their order, of which some may fail. It
 // returns an error or nil for each.
-func (s *Store) updates(ctx context.Context, do ...func(*sql.Tx) error) []error {
+func (s *Store) updates(ctx context.Context, do ...func(*tx) error) []error {
 	o := &op{do: do, errs: make([]error, len(do)), done: make(chan struct{})}
 	select {
 	case s.ops <- o:
@@ -75,19 +74,19 @@ func (s *Store) gather(first *op) []*op {
 }
 
 func (s *Store) commit(group []*op) {
-	err := s.transact(func(tx *sql.Tx) error {
+	err := s.w.transact(func() error {
 		for _, o := range group {
 			for i, do := range o.do {
 				// One that fails takes back its own changes and nobody else's.
-				if _, err := tx.Exec("SAVEPOINT one"); err != nil {
+				if err := s.w.do("SAVEPOINT one"); err != nil {
 					return err
 				}
-				if o.errs[i] = do(tx); o.errs[i] != nil {
-					if _, err := tx.Exec("ROLLBACK TO one"); err != nil {
+				if o.errs[i] = do(s.w); o.errs[i] != nil {
+					if err := s.w.do("ROLLBACK TO one"); err != nil {
 						return err
 					}
 				}
-				if _, err := tx.Exec("RELEASE one"); err != nil {
+				if err := s.w.do("RELEASE one"); err != nil {
 					return err
 				}
 			}
@@ -100,16 +99,4 @@ func (s *Store) commit(group []*op) {
 		}
 		close(o.done)
 	}
-}
-
-func (s *Store) transact(do func(*sql.Tx) error) error {
-	tx, err := s.w.Begin()
-	if err != nil {
-		return err
-	}
-	if err := do(tx); err != nil {
-		tx.Rollback()
-		return err
-	}
-	return tx.Commit()
 }
