@@ -18,7 +18,7 @@ func TestOwnerApproves(t *testing.T) {
 			for _, n := range f.Nodes {
 				n.AwaitKind(t, "joined")
 			}
-			req, err := f.Nodes[0].Node.StartRun(node.RunRequest{App: f.App(), Strategy: "fedavg", Rounds: 1, Initial: initial(t)})
+			req, err := f.Nodes[0].Node.StartRun(t.Context(), node.RunRequest{App: f.App(), Strategy: "fedavg", Rounds: 1, Initial: initial(t)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -105,7 +105,7 @@ func TestDenialByHand(t *testing.T) {
 				t.Errorf("%s: run of a denied app ended %s", n.Name, e.Outcome)
 			}
 		}
-		if _, err := f.Nodes[0].Node.StartRun(node.RunRequest{App: app, Strategy: "fedavg", Rounds: 1, Initial: initial(t)}); err == nil {
+		if _, err := f.Nodes[0].Node.StartRun(t.Context(), node.RunRequest{App: app, Strategy: "fedavg", Rounds: 1, Initial: initial(t)}); err == nil {
 			t.Error("a run of a denied app was asked for")
 		}
 	})

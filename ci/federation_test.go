@@ -74,7 +74,7 @@ func TestWholePath(t *testing.T) {
 	for _, n := range f.Nodes {
 		n.AwaitKind(t, "joined")
 	}
-	req, err := f.Nodes[0].Node.StartRun(node.RunRequest{App: f.App(), Strategy: "fedavg", Rounds: 3, Initial: initial(t)})
+	req, err := f.Nodes[0].Node.StartRun(t.Context(), node.RunRequest{App: f.App(), Strategy: "fedavg", Rounds: 3, Initial: initial(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

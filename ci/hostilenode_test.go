@@ -212,7 +212,7 @@ func TestStrangerCannotStopRun(t *testing.T) {
 	}))
 	joined(t, f.Nodes...)
 	n, ctx := enemy(t, f, f.Members[2])
-	req, err := f.Nodes[0].Node.StartRun(node.RunRequest{App: f.App(), Strategy: "fedavg", Rounds: 1, Initial: initial(t), Cohort: []string{"member-a", "member-b"}})
+	req, err := f.Nodes[0].Node.StartRun(t.Context(), node.RunRequest{App: f.App(), Strategy: "fedavg", Rounds: 1, Initial: initial(t), Cohort: []string{"member-a", "member-b"}})
 	if err != nil {
 		t.Fatal(err)
 	}

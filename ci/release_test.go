@@ -235,7 +235,7 @@ func TestKrumNeedsExposure(t *testing.T) {
 	}
 	// And end to end: asked for, it is refused.
 	joined(t, f.Nodes...)
-	req, err := f.Nodes[0].Node.StartRun(node.RunRequest{App: f.App(), Strategy: "krum", Rounds: 1, Initial: initial(t)})
+	req, err := f.Nodes[0].Node.StartRun(t.Context(), node.RunRequest{App: f.App(), Strategy: "krum", Rounds: 1, Initial: initial(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +292,7 @@ func TestDifferencingOverRuns(t *testing.T) {
 	completed(t, f, f.Nodes[0], start(t, f, f.Nodes[0], 1, nil))
 	again := func(config map[string]any, cohort ...string) node.Event {
 		t.Helper()
-		req, err := f.Nodes[0].Node.StartRun(node.RunRequest{App: f.App(), Strategy: "fedavg", Rounds: 1, Config: config, Initial: initial(t), Cohort: cohort})
+		req, err := f.Nodes[0].Node.StartRun(t.Context(), node.RunRequest{App: f.App(), Strategy: "fedavg", Rounds: 1, Config: config, Initial: initial(t), Cohort: cohort})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -37,7 +37,7 @@ func joined(t *testing.T, nodes ...*ci.Node) {
 // start asks n for a run of the whole federation.
 func start(t *testing.T, f *ci.Federation, n *ci.Node, rounds uint64, config map[string]any) ci.Digest {
 	t.Helper()
-	req, err := n.Node.StartRun(node.RunRequest{App: f.App(), Strategy: "fedavg", Rounds: rounds, Config: config, Initial: initial(t)})
+	req, err := n.Node.StartRun(t.Context(), node.RunRequest{App: f.App(), Strategy: "fedavg", Rounds: rounds, Config: config, Initial: initial(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ func TestStop(t *testing.T) {
 	ask := func(rounds uint64) node.RunRequest {
 		return node.RunRequest{App: f.App(), Strategy: "fedavg", Rounds: rounds, Initial: initial(t)}
 	}
-	request, err := f.Nodes[0].Node.StartRun(ask(100))
+	request, err := f.Nodes[0].Node.StartRun(t.Context(), ask(100))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestStop(t *testing.T) {
 	// At once: the request is taken back, or its run ends before it has begun.
 	hasty := ask(1)
 	hasty.Config = map[string]any{"other": true}
-	if request, err = f.Nodes[0].Node.StartRun(hasty); err != nil {
+	if request, err = f.Nodes[0].Node.StartRun(t.Context(), hasty); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Nodes[0].Node.StopRun(request); err != nil {

@@ -15,7 +15,7 @@ func TestFedProx(t *testing.T) {
 	f := ci.StartFederation(t, ci.Policy(trainOnly), ci.Policy(func(p *policy.Policy) { p.Apps[0].Strategies = []string{"fedavg", "fedprox"} }))
 	joined(t, f.Nodes...)
 	run := func(strategy string) string {
-		req, err := f.Nodes[0].Node.StartRun(node.RunRequest{App: f.App(), Strategy: strategy, Rounds: 2, Config: map[string]any{"proximal-mu": 0.1}, Initial: initial(t)})
+		req, err := f.Nodes[0].Node.StartRun(t.Context(), node.RunRequest{App: f.App(), Strategy: strategy, Rounds: 2, Config: map[string]any{"proximal-mu": 0.1}, Initial: initial(t)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package enclave
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 type model struct {
 	arrays  object.ArrayRecord // in outline, or the initial arrays with their bytes
 	tensors []aggregate.Tensor
+	source  *chunkstore.Parcel // of initial arrays in outline: where their bytes are
 	chunks  []chunkstore.Entry // of the arrays, once they are sealed for the run
 }
 
@@ -53,16 +55,11 @@ func initialModel(objects [][]byte) (*model, error) {
 	if err != nil {
 		return nil, err
 	}
-	dict, ok := n.(object.RecordDict)
-	if !ok || len(dict) != 1 {
-		return nil, errors.New("want one RecordDict with one ArrayRecord")
+	m := new(model)
+	if m.arrays, err = onlyArrays(n); err != nil {
+		return nil, err
 	}
-	arrays, ok := dict[0].Record.(object.ArrayRecord)
-	if !ok || len(arrays) == 0 {
-		return nil, errors.New("want one ArrayRecord that is not empty")
-	}
-	m := &model{arrays: arrays}
-	for _, a := range arrays {
+	for _, a := range m.arrays {
 		t, err := tensorOf(a.Name, a.Array.Bytes())
 		if err != nil {
 			return nil, err
@@ -71,6 +68,57 @@ func initialModel(objects [][]byte) (*model, error) {
 	}
 	return m, nil
 }
+
+// onlyArrays returns what a run request's root must be.
+func onlyArrays(n any) (object.ArrayRecord, error) {
+	dict, ok := n.(object.RecordDict)
+	if !ok || len(dict) != 1 {
+		return nil, errors.New("want one RecordDict with one ArrayRecord")
+	}
+	arrays, ok := dict[0].Record.(object.ArrayRecord)
+	if !ok || len(arrays) == 0 {
+		return nil, errors.New("want one ArrayRecord that is not empty")
+	}
+	return arrays, nil
+}
+
+// storedModel reads initial arrays that the node stored at the link, all of them once: a
+// run does not begin with arrays that cannot be aggregated, or that the link does not have.
+func (e *Enclave) storedModel(ctx context.Context, owner Digest, s *session.StoredArrays) (*model, error) {
+	remote := transfer.NewReader(e.chunks, chunkstore.Scope{Federation: e.fed, Run: s.Place, Owner: owner})
+	parcel, err := chunkstore.OpenParcel(ctx, chunkstore.NewUplink(s.Secret, s.Place, 0),
+		chunkstore.Ref{OID: object.ID(s.Manifest.OID), ID: chunkstore.ID(s.Manifest.ID), Size: s.Manifest.Size}, s.Root, s.Count, remote.Fetch)
+	if err != nil {
+		return nil, err
+	}
+	n, err := object.Inflate(parcel.Root(), parcel.Inline, object.Limits{Objects: maxObjects, Bytes: maxOutline, Outline: true})
+	if err != nil {
+		return nil, err
+	}
+	m := &model{source: parcel}
+	if m.arrays, err = onlyArrays(n); err != nil {
+		return nil, err
+	}
+	for _, a := range m.arrays {
+		r := bufio.NewReaderSize(parcel.ArrayReader(ctx, a.Array), maxNPYStart)
+		head, err := r.Peek(maxNPYStart)
+		if err != nil && err != io.EOF {
+			return nil, fmt.Errorf("array %.80q: %w", a.Name, err)
+		}
+		t, err := tensorOf(a.Name, head)
+		if err != nil {
+			return nil, err
+		}
+		if err := aggregate.Check(t, r); err != nil {
+			return nil, err
+		}
+		m.tensors = append(m.tensors, t)
+	}
+	return m, nil
+}
+
+// maxNPYStart holds the header of any array that object.ParseNPY reads.
+const maxNPYStart = 16 << 10
 
 func tensorOf(name string, npy []byte) (aggregate.Tensor, error) {
 	h, err := object.ParseNPY(npy)
@@ -103,6 +151,9 @@ func (r *run) downlinkKey() *chunkstore.Secret {
 
 // initial produces step 1: the arrays of the request.
 func (r *run) initial(m *model) produce {
+	if m.source != nil {
+		return r.copied(m)
+	}
 	key := r.downlinkKey()
 	return func(_ context.Context, put func(chunkstore.ID, []byte) error) (chunkstore.Sealed, *model, error) {
 		p := chunkstore.NewParcelWriter(key, put)
@@ -121,6 +172,14 @@ func (r *run) initial(m *model) produce {
 		s, err := p.Close()
 		return s, next, err
 	}
+}
+
+// copied produces step 1 from arrays that the requester stored, streamed.
+func (r *run) copied(m *model) produce {
+	return r.streamed(m, 1, nil, func(ctx context.Context, i int, w io.Writer) error {
+		_, err := io.Copy(w, m.source.ArrayReader(ctx, m.arrays[i].Array))
+		return err
+	})
 }
 
 // same produces a step whose arrays are those of the model as it stands: they are
@@ -142,28 +201,36 @@ func (r *run) same(m *model, round uint64, metrics object.MetricRecord) produce 
 	}
 }
 
-// aggregated produces a step whose arrays are the aggregate of updates, streamed:
-// memory is a chunk of each contribution, whatever the model's size.
+// aggregated produces a step whose arrays are the aggregate of updates.
 func (r *run) aggregated(m *model, updates []*update, strategy aggregate.Strategy, round uint64, metrics object.MetricRecord) produce {
+	return r.streamed(m, round, metrics, func(ctx context.Context, i int, w io.Writer) error {
+		in := make([]io.Reader, len(updates))
+		for k, u := range updates {
+			in[k] = u.parcel.ArrayReader(ctx, u.arrays[i].Array)
+		}
+		return aggregate.Array(strategy, m.tensors[i], in, w)
+	})
+}
+
+// streamed produces a step whose arrays are those of m with other bytes, which array
+// writes one array after the other: memory is a chunk of each source, whatever the
+// model's size.
+func (r *run) streamed(m *model, round uint64, metrics object.MetricRecord, array func(ctx context.Context, i int, w io.Writer) error) produce {
 	key := r.downlinkKey()
 	return func(ctx context.Context, put func(chunkstore.ID, []byte) error) (chunkstore.Sealed, *model, error) {
 		p := chunkstore.NewParcelWriter(key, put)
 		next := &model{tensors: m.tensors}
-		for i, t := range m.tensors {
-			in := make([]io.Reader, len(updates))
-			for k, u := range updates {
-				in[k] = u.parcel.ArrayReader(ctx, u.arrays[i].Array)
-			}
-			w := &chunkWriter{add: p.Add}
-			if err := aggregate.Array(strategy, t, in, w); err != nil {
+		for i, item := range m.arrays {
+			w := object.NewChunkWriter(p.Add)
+			if err := array(ctx, i, w); err != nil {
 				return chunkstore.Sealed{}, nil, err
 			}
-			if err := w.flush(); err != nil {
+			a := *item.Array
+			var err error
+			if a.Chunks, err = w.Close(); err != nil {
 				return chunkstore.Sealed{}, nil, err
 			}
-			a := *m.arrays[i].Array
-			a.Chunks = w.chunks
-			next.arrays = append(next.arrays, object.ArrayItem{Name: t.Name, Array: &a})
+			next.arrays = append(next.arrays, object.ArrayItem{Name: item.Name, Array: &a})
 		}
 		next.chunks = p.Chunks()
 		if _, err := object.Flatten(content(next.arrays, round, metrics), func(o object.Object) error { return p.Add(o.Raw) }); err != nil {
@@ -172,38 +239,6 @@ func (r *run) aggregated(m *model, updates []*update, strategy aggregate.Strateg
 		s, err := p.Close()
 		return s, next, err
 	}
-}
-
-// chunkWriter cuts an array's bytes into ArrayChunks as Flower does.
-type chunkWriter struct {
-	add    func([]byte) error
-	buf    []byte
-	chunks []object.Chunk
-}
-
-func (w *chunkWriter) Write(b []byte) (int, error) {
-	n := len(b)
-	for len(b) > 0 {
-		k := min(len(b), object.ChunkSize-len(w.buf))
-		w.buf = append(w.buf, b[:k]...)
-		b = b[k:]
-		if len(w.buf) == object.ChunkSize {
-			if err := w.flush(); err != nil {
-				return 0, err
-			}
-		}
-	}
-	return n, nil
-}
-
-func (w *chunkWriter) flush() error {
-	if len(w.buf) == 0 {
-		return nil
-	}
-	raw := object.EncodeChunk(w.buf)
-	w.chunks = append(w.chunks, object.Chunk{ID: object.Sum(raw)})
-	w.buf = w.buf[:0]
-	return w.add(raw)
 }
 
 // update is an admitted contribution: where its arrays can be read again.

@@ -71,44 +71,6 @@ func TestInitialModel(t *testing.T) {
 	}
 }
 
-// TestChunkWriter cuts a stream as Flower cuts an array, however it is written.
-func TestChunkWriter(t *testing.T) {
-	data := make([]byte, 2*object.ChunkSize+17)
-	for i := range data {
-		data[i] = byte(i * 31)
-	}
-	var want []object.ID
-	for _, part := range [][]byte{data[:object.ChunkSize], data[object.ChunkSize : 2*object.ChunkSize], data[2*object.ChunkSize:]} {
-		want = append(want, object.Sum(object.EncodeChunk(part)))
-	}
-	for _, step := range []int{1 << 20, object.ChunkSize, len(data), 4097} {
-		var got []object.ID
-		w := &chunkWriter{add: func(raw []byte) error { got = append(got, object.Sum(raw)); return nil }}
-		for rest := data; len(rest) > 0; {
-			n := min(step, len(rest))
-			if k, err := w.Write(rest[:n]); k != n || err != nil {
-				t.Fatalf("Write: %d, %v", k, err)
-			}
-			rest = rest[n:]
-		}
-		if err := w.flush(); err != nil {
-			t.Fatal(err)
-		}
-		if len(got) != len(want) || len(w.chunks) != len(want) {
-			t.Fatalf("writes of %d: %d chunks, want %d", step, len(got), len(want))
-		}
-		for i := range want {
-			if got[i] != want[i] || w.chunks[i].ID != want[i] {
-				t.Errorf("writes of %d: chunk %d is another", step, i)
-			}
-		}
-	}
-	empty := &chunkWriter{add: func([]byte) error { t.Error("a chunk of nothing"); return nil }}
-	if err := empty.flush(); err != nil || len(empty.chunks) != 0 {
-		t.Errorf("nothing: %v, %d chunks", err, len(empty.chunks))
-	}
-}
-
 // TestCoarseCodes: what a node says in its own words reaches no log line as it is.
 func TestCoarseCodes(t *testing.T) {
 	for code, want := range map[string]string{"late": "late", "policy": "policy", "": "other", "patient 4711": "other", "LATE": "other", string(bytes.Repeat([]byte("x"), 1<<16)): "other"} {

@@ -177,6 +177,8 @@ func (e *Enclave) message(n *node, m session.Message) error {
 	switch m := m.(type) {
 	case *session.RunRequest:
 		return e.refuse(n, cose.Sum(m.Statement), e.runRequest(n, m))
+	case *session.StoredRunRequest:
+		return e.refuse(n, cose.Sum(m.Statement), e.storedRunRequest(n, m))
 	case *session.StopRun:
 		return e.stopRun(n, m)
 	case *session.Resume:

@@ -54,40 +54,89 @@ type participant struct {
 type pendingRequest struct {
 	statement *receipt.Statement
 	body      *receipt.RunRequest
-	msg       *session.RunRequest
+	config    []byte
 	app       *policy.App
-	initial   *model
+	initial   *model // nil while stored arrays are being read
 	members   []string
 }
 
 // maxWaiting bounds the requests that wait.
 const maxWaiting = 16
 
-// runRequest takes a node's request: no run starts without one (protocol F3).
+// runRequest takes a node's request with its initial arrays in it.
 func (e *Enclave) runRequest(n *node, m *session.RunRequest) error {
-	s, err := e.nodeStatement(n, m.Statement, receipt.KindRunRequest)
+	p, err := e.request(n, m.Statement, m.Config)
 	if err != nil {
 		return err
+	}
+	if p.initial, err = initialModel(m.Initial); err != nil {
+		return &refusal{"invalid", fmt.Errorf("initial arrays: %w", err)}
+	}
+	e.await(p)
+	return nil
+}
+
+// storedRunRequest takes a node's request whose initial arrays are at the link.
+func (e *Enclave) storedRunRequest(n *node, m *session.StoredRunRequest) error {
+	p, err := e.request(n, m.Statement, m.Config)
+	if err != nil {
+		return err
+	}
+	e.await(p)
+	owner := n.id
+	e.loop.Job(func(ctx context.Context) func() {
+		initial, err := e.storedModel(ctx, owner, &m.Initial)
+		return func() {
+			if err == nil {
+				p.initial = initial
+				e.startWaiting()
+				return
+			}
+			e.waiting = slices.DeleteFunc(e.waiting, func(x *pendingRequest) bool { return x == p })
+			err = &refusal{"invalid", fmt.Errorf("initial arrays: %w", err)}
+			if n := e.nodes[owner]; n != nil {
+				err = e.refuse(n, p.statement.Digest(), err)
+			}
+			if err != nil {
+				e.log.ErrorContext(e.ctx, "run not started", "request", p.statement.Digest().Short(), "reason", err.Error())
+			}
+		}
+	})
+	return nil
+}
+
+// await has a request wait for its members, and starts it if they are here.
+func (e *Enclave) await(p *pendingRequest) {
+	e.waiting = append(e.waiting, p)
+	e.log.InfoContext(e.ctx, "run requested", "request", p.statement.Digest().Short(), "app", p.app.Name, "rounds", p.body.Rounds)
+	e.startWaiting()
+}
+
+// request judges what a node asks for: no run starts without that (protocol F3).
+func (e *Enclave) request(n *node, statement, config []byte) (*pendingRequest, error) {
+	s, err := e.nodeStatement(n, statement, receipt.KindRunRequest)
+	if err != nil {
+		return nil, err
 	}
 	body := s.Body.(*receipt.RunRequest)
 	app := e.policy.App(body.App)
 	switch {
 	case e.used(s.Digest()):
 		e.abandon(s.Digest())
-		return refused("policy", "run request %s was used before", s.Digest().Short())
+		return nil, refused("policy", "run request %s was used before", s.Digest().Short())
 	case e.history.denials.Contains(policy.DenyApp, body.App[:]):
-		return refused("policy", "app %s is denied", body.App.Short())
+		return nil, refused("policy", "app %s is denied", body.App.Short())
 	case app == nil:
-		return refused("policy", "app %s is not in the policy", body.App.Short())
+		return nil, refused("policy", "app %s is not in the policy", body.App.Short())
 	case app.Exposure != policy.ExposureAggregate:
-		return refused("policy", "app %s needs exposure %s, which this enclave does not serve", app.Name, app.Exposure)
-	case cose.Sum(m.Config) != body.Config:
-		return refused("invalid", "config does not have the digest of the request")
+		return nil, refused("policy", "app %s needs exposure %s, which this enclave does not serve", app.Name, app.Exposure)
+	case cose.Sum(config) != body.Config:
+		return nil, refused("invalid", "config does not have the digest of the request")
 	case len(e.waiting) >= maxWaiting:
-		return refused("policy", "%d requests wait already", len(e.waiting))
+		return nil, refused("policy", "%d requests wait already", len(e.waiting))
 	}
 	if _, known := aggregate.ClassOf(body.Strategy); !known {
-		return refused("policy", "strategy %q is not in this enclave", body.Strategy)
+		return nil, refused("policy", "strategy %q is not in this enclave", body.Strategy)
 	}
 	members := body.Cohort
 	if len(members) == 0 {
@@ -100,16 +149,9 @@ func (e *Enclave) runRequest(n *node, m *session.RunRequest) error {
 		terms.Cohort = append(terms.Cohort, policy.MemberID(x))
 	}
 	if err := e.policy.AllowRun(terms); err != nil {
-		return &refusal{"policy", err}
+		return nil, &refusal{"policy", err}
 	}
-	initial, err := initialModel(m.Initial)
-	if err != nil {
-		return &refusal{"invalid", fmt.Errorf("initial arrays: %w", err)}
-	}
-	e.waiting = append(e.waiting, &pendingRequest{s, body, m, app, initial, members})
-	e.log.InfoContext(e.ctx, "run requested", "request", s.Digest().Short(), "app", app.Name, "rounds", body.Rounds)
-	e.startWaiting()
-	return nil
+	return &pendingRequest{statement: s, body: body, config: config, app: app, members: members}, nil
 }
 
 // nodeStatement parses and verifies a statement that must be n's own, of the
@@ -165,7 +207,7 @@ func (e *Enclave) startWaiting() {
 	}
 	e.waiting = slices.DeleteFunc(e.waiting, func(p *pendingRequest) bool {
 		cohort, _, err := e.cohort(p.members)
-		if err != nil || cohort.Members() < uint64(len(p.members)) {
+		if err != nil || cohort.Members() < uint64(len(p.members)) || p.initial == nil {
 			return false
 		}
 		if err := e.start(p, cohort); err != nil {
@@ -185,7 +227,7 @@ func (e *Enclave) self() receipt.Enclave {
 // start signs the run statement, step 0, and offers it to the cohort.
 func (e *Enclave) start(p *pendingRequest, cohort receipt.Cohort) error {
 	requester, _ := p.statement.Node()
-	r := &run{e: e, request: p.msg.Statement, config: p.msg.Config, cohort: cohort, participants: map[Digest]*participant{}, model: p.initial}
+	r := &run{e: e, request: p.statement.Raw(), config: p.config, cohort: cohort, participants: map[Digest]*participant{}, model: p.initial}
 	var id [8]byte
 	if _, err := rand.Read(r.downlink[:]); err != nil {
 		return err

@@ -43,23 +43,41 @@ func (n *Node) serveControl(ctx context.Context) error {
 	return fmt.Errorf("control: %w", err)
 }
 
-func (c *control) StartRun(_ context.Context, q *concordatv1.StartRunRequest) (*concordatv1.StartRunResponse, error) {
-	if len(q.GetApp()) != len(Digest{}) {
-		return nil, status.Error(codes.InvalidArgument, "app is not a digest of 32 bytes")
+func (c *control) StartRun(stream grpc.ClientStreamingServer[concordatv1.StartRunRequest, concordatv1.StartRunResponse]) error {
+	q, err := stream.Recv()
+	if err != nil {
+		return err
 	}
-	r := RunRequest{App: Digest(q.GetApp()), Strategy: q.GetStrategy(), Rounds: q.GetRounds(), Cohort: q.GetCohort(), Initial: q.GetInitial(), Config: map[string]any{}}
+	if len(q.GetApp()) != len(Digest{}) {
+		return status.Error(codes.InvalidArgument, "app is not a digest of 32 bytes")
+	}
+	r := RunRequest{App: Digest(q.GetApp()), Strategy: q.GetStrategy(), Rounds: q.GetRounds(), Cohort: q.GetCohort(), Config: map[string]any{}}
 	for k, v := range q.GetConfig() {
 		value, err := scalar(v)
 		if err != nil {
-			return nil, status.Errorf(codes.InvalidArgument, "config %q: %v", k, err)
+			return status.Errorf(codes.InvalidArgument, "config %q: %v", k, err)
 		}
 		r.Config[k] = value
 	}
-	digest, err := c.n.StartRun(r)
-	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+	r.Objects = func(add func([]byte) error) error {
+		for {
+			for _, raw := range q.GetInitial() {
+				if err := add(raw); err != nil {
+					return err
+				}
+			}
+			if q, err = stream.Recv(); err == io.EOF {
+				return nil
+			} else if err != nil {
+				return err
+			}
+		}
 	}
-	return &concordatv1.StartRunResponse{Request: digest[:]}, nil
+	digest, err := c.n.StartRun(stream.Context(), r)
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	return stream.SendAndClose(&concordatv1.StartRunResponse{Request: digest[:]})
 }
 
 func (c *control) ApproveRun(_ context.Context, q *concordatv1.ApproveRunRequest) (*concordatv1.ApproveRunResponse, error) {

@@ -12,7 +12,6 @@ import (
 	flowercontrol "github.com/concordat/concordat/internal/flower/control"
 	"github.com/concordat/concordat/internal/flower/fab"
 	"github.com/concordat/concordat/internal/flower/opening"
-	"github.com/concordat/concordat/internal/session"
 	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier/receipt"
 )
@@ -81,7 +80,7 @@ func (f *flowerRunner) Run(ctx context.Context, j *flowercontrol.Job) error {
 	sent := n.eventCount()
 	wake, forget := n.watch()
 	defer forget()
-	request, err := n.StartRun(RunRequest{App: j.Bundle.Digest, Strategy: j.Terms.Strategy, Rounds: j.Terms.Rounds, Config: config, Initial: start.Arrays})
+	request, err := n.StartRun(ctx, RunRequest{App: j.Bundle.Digest, Strategy: j.Terms.Strategy, Rounds: j.Terms.Rounds, Config: config, Initial: start.Arrays})
 	if err != nil {
 		return err
 	}
@@ -202,8 +201,9 @@ func (t *teller) end(e Event) error {
 // whatever it loads before.
 const openingTime = 3 * time.Minute
 
-// maxInitial leaves room for the rest of a run request.
-const maxInitial = session.MaxMessage - 64<<10
+// maxInitial bounds the initial arrays of a ServerApp, which this node holds in memory
+// until they are stored.
+const maxInitial = 2 << 30
 
 // open runs the ServerApp as far as its first message.
 func (f *flowerRunner) open(ctx context.Context, j *flowercontrol.Job) (*opening.Start, error) {

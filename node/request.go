@@ -1,12 +1,16 @@
 package node
 
 import (
+	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/concordat/concordat/attestation"
+	"github.com/concordat/concordat/chunkstore"
+	"github.com/concordat/concordat/chunkstore/transfer"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/loop"
 	"github.com/concordat/concordat/internal/session"
@@ -22,13 +26,16 @@ type RunRequest struct {
 	Config   map[string]any // values are bool, int64, float64 or string
 	Cohort   []string       // members that must take part; empty: all
 	Initial  [][]byte       // objects of the initial arrays, post-order, the root RecordDict last
+	// Objects, if set, is called once instead: it gives the same objects to add, one at a
+	// time, and returns add's error. So a model of any size needs no memory here.
+	Objects func(add func(raw []byte) error) error
 }
 
 // request is one that was signed. It lives in memory: a run that no enclave has taken
 // when the node stops is asked for again by the user.
 type request struct {
 	digest   Digest
-	msg      *session.RunRequest
+	msg      session.Message // RunRequest or StoredRunRequest
 	notAfter time.Time
 	sentTo   attestation.ID // the enclave that has it, or none
 	answered bool           // a run was offered for it, or it was refused
@@ -38,13 +45,95 @@ type request struct {
 // requestLife is how long an enclave may take a request.
 const requestLife = 10 * time.Minute
 
-// StartRun signs a request and sends it as soon as an enclave is joined. It may be
-// called while Run runs, from any goroutine.
-func (n *Node) StartRun(q RunRequest) (Digest, error) {
-	return loop.Ask(n.ctx, n.loop, func() (Digest, error) { return n.startRun(q) })
+// maxInline bounds the initial arrays that travel in the request's message: it leaves
+// room for the rest.
+const maxInline = session.MaxMessage - 64<<10
+
+// StartRun signs a request and sends it as soon as an enclave is joined. Initial arrays
+// that do not fit into a message are sealed and stored at the link first. ctx bounds
+// that. It may be called while Run runs, from any goroutine.
+func (n *Node) StartRun(ctx context.Context, q RunRequest) (Digest, error) {
+	i := initialArrays{n: n, ctx: ctx}
+	give := q.Objects
+	if give == nil {
+		give = func(add func([]byte) error) error {
+			for _, raw := range q.Initial {
+				if err := add(raw); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	err := i.take(give)
+	if err != nil {
+		return Digest{}, fmt.Errorf("initial arrays: %w", err)
+	}
+	return loop.Ask(n.ctx, n.loop, func() (Digest, error) { return n.startRun(q, &i) })
 }
 
-func (n *Node) startRun(q RunRequest) (Digest, error) {
+// initialArrays are the objects of a request, in memory while they are few.
+type initialArrays struct {
+	n      *Node
+	ctx    context.Context
+	inline [][]byte
+	size   int
+	stored session.StoredArrays
+	upload *transfer.Upload
+	parcel *chunkstore.ParcelWriter // nil while they are inline
+}
+
+func (i *initialArrays) take(give func(add func([]byte) error) error) error {
+	err := give(i.add)
+	if i.parcel == nil {
+		return err
+	}
+	var s chunkstore.Sealed
+	if err == nil {
+		s, err = i.parcel.Close()
+	}
+	if err = errors.Join(err, i.upload.Close()); err != nil {
+		return err
+	}
+	m := s.Manifest
+	i.stored.Manifest, i.stored.Root, i.stored.Count = session.ManifestRef{OID: Digest(m.OID), ID: Digest(m.ID), Size: m.Size}, s.Root, s.Count
+	return nil
+}
+
+func (i *initialArrays) add(raw []byte) error {
+	if i.parcel != nil {
+		return i.parcel.Add(raw)
+	}
+	i.inline = append(i.inline, bytes.Clone(raw))
+	if i.size += len(raw) + 16; i.size <= maxInline {
+		return nil
+	}
+	if _, err := rand.Read(i.stored.Place[:]); err != nil {
+		return err
+	}
+	if _, err := rand.Read(i.stored.Secret[:]); err != nil {
+		return err
+	}
+	i.upload = i.n.chunks.Upload(i.ctx, chunkstore.Scope{Federation: i.n.fed, Run: i.stored.Place, Owner: i.n.id})
+	i.parcel = chunkstore.NewParcelWriter(chunkstore.NewUplink(i.stored.Secret, i.stored.Place, 0), i.upload.Add)
+	for _, raw := range i.inline {
+		if err := i.parcel.Add(raw); err != nil {
+			return err
+		}
+	}
+	i.inline = nil
+	return nil
+}
+
+// message is what the enclave gets.
+func (i *initialArrays) message(statement, config []byte) session.Message {
+	if i.parcel != nil {
+		return &session.StoredRunRequest{Statement: statement, Config: config, Initial: i.stored}
+	}
+	return &session.RunRequest{Statement: statement, Config: config, Initial: i.inline}
+}
+
+func (n *Node) startRun(q RunRequest, initial *initialArrays) (Digest, error) {
 	if q.Config == nil {
 		q.Config = map[string]any{}
 	}
@@ -69,9 +158,9 @@ func (n *Node) startRun(q RunRequest) (Digest, error) {
 		n.loop.Stop(err)
 		return Digest{}, err
 	}
-	r := &request{digest: s.Digest(), notAfter: notAfter, msg: &session.RunRequest{Statement: s.Raw(), Config: config, Initial: q.Initial}}
+	r := &request{digest: s.Digest(), notAfter: notAfter, msg: initial.message(s.Raw(), config)}
 	if size := len(session.EncodeMessage(r.msg)); size > session.MaxMessage {
-		return Digest{}, fmt.Errorf("run request of %d bytes, limit %d: the initial arrays are too large for a request", size, session.MaxMessage)
+		return Digest{}, fmt.Errorf("run request of %d bytes, limit %d: its config is too large", size, session.MaxMessage)
 	}
 	n.requests = append(n.requests, r)
 	n.tell(Event{Kind: "requested", Request: r.digest})

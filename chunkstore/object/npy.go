@@ -254,8 +254,12 @@ var dtypes = map[string]string{
 
 // NewArray returns the array of a header and its elements, in chunks as Flower
 // cuts them. data is copied; its length must be the header's DataSize. The
-// element type is one of dtypes' in little-endian order (or of one byte).
+// element type is as [NewOutline] wants it.
 func NewArray(h NPY, data []byte) (*Array, error) {
+	a, err := NewOutline(h)
+	if err != nil {
+		return nil, err
+	}
 	size, err := h.DataSize()
 	if err != nil {
 		return nil, err
@@ -263,13 +267,24 @@ func NewArray(h NPY, data []byte) (*Array, error) {
 	if size != len(data) {
 		return nil, invalid("npy: %d bytes of elements, shape wants %d", len(data), size)
 	}
+	b := h.Append(make([]byte, 0, 256+len(data)))
+	a.Chunks = SplitChunks(append(b, data...))
+	return a, nil
+}
+
+// NewOutline returns the array of a header without its chunks. The element type is one
+// of dtypes' in little-endian order (or of one byte).
+func NewOutline(h NPY) (*Array, error) {
+	item, err := h.ItemSize()
+	if err != nil {
+		return nil, err
+	}
 	dtype := dtypes[h.Descr[1:]]
-	if item, _ := h.ItemSize(); dtype == "" || (h.Descr[0] == '|') != (item == 1) || h.Descr[0] != '|' && h.Descr[0] != '<' {
+	if dtype == "" || (h.Descr[0] == '|') != (item == 1) || h.Descr[0] != '|' && h.Descr[0] != '<' {
 		return nil, invalid("npy: cannot write element type %.8q", h.Descr)
 	}
 	if len(h.Shape) > maxDims {
 		return nil, invalid("npy: %d dimensions, limit %d", len(h.Shape), maxDims)
 	}
-	b := h.Append(make([]byte, 0, 256+len(data)))
-	return &Array{DType: dtype, Shape: h.Shape, SType: NumPy, Chunks: SplitChunks(append(b, data...))}, nil
+	return &Array{DType: dtype, Shape: h.Shape, SType: NumPy}, nil
 }

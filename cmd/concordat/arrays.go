@@ -2,10 +2,10 @@ package main
 
 import (
 	"archive/zip"
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"strconv"
 	"strings"
 
@@ -13,50 +13,89 @@ import (
 	"github.com/concordat/concordat/internal/flower"
 )
 
-// maxInitial bounds the initial arrays, in bytes: they travel in one sealed record of
-// 1 MiB, beside a few hundred bytes of request.
-const maxInitial = 1 << 20
+// initialModel is where a run's initial arrays come from.
+type initialModel struct {
+	npz   string
+	zeros []zeros
+}
 
-// initialArrays returns the objects of a run's initial model, from a .npz file or of
-// zeros.
-func initialArrays(npz string, zeros []string) ([][]byte, error) {
-	if (npz == "") == (len(zeros) == 0) {
+// newInitialModel reads what --initial and --zeros say.
+func newInitialModel(npz string, specs []string) (*initialModel, error) {
+	if (npz == "") == (len(specs) == 0) {
 		return nil, usagef("give the initial model with --initial or with --zeros")
 	}
+	m := &initialModel{npz: npz}
+	for _, s := range specs {
+		z, err := parseZeros(s)
+		if err != nil {
+			return nil, usagef("--zeros %q: %w", s, err)
+		}
+		m.zeros = append(m.zeros, z)
+	}
+	return m, nil
+}
+
+// objects hands the model's objects to add, post-order, the root RecordDict last, with a
+// chunk in memory at a time.
+func (m *initialModel) objects(add func(raw []byte) error) error {
 	var arrays object.ArrayRecord
 	var err error
-	if npz != "" {
-		if arrays, err = readNPZ(npz); err != nil {
-			return nil, fmt.Errorf("%s: %w", npz, err)
+	if m.npz != "" {
+		if arrays, err = addNPZ(m.npz, add); err != nil {
+			return fmt.Errorf("%s: %w", m.npz, err)
 		}
 	}
-	for _, z := range zeros {
-		a, err := zeroArray(z)
+	for _, z := range m.zeros {
+		size, err := z.header.DataSize()
 		if err != nil {
-			return nil, usagef("--zeros %q: %w", z, err)
+			return fmt.Errorf("array %s: %w", z.name, err)
 		}
-		arrays = append(arrays, a)
+		a, err := addArray(z.header, io.LimitReader(z, int64(size)), add)
+		if err != nil {
+			return fmt.Errorf("array %s: %w", z.name, err)
+		}
+		arrays = append(arrays, object.ArrayItem{Name: z.name, Array: a})
 	}
-	objects, err := object.Objects(object.RecordDict{{Name: flower.RecordArrays, Record: arrays}})
+	_, err = object.Flatten(object.RecordDict{{Name: flower.RecordArrays, Record: arrays}}, func(o object.Object) error { return add(o.Raw) })
+	return err
+}
+
+// addArray adds the chunks of an array whose elements data has, and returns it in outline.
+func addArray(h object.NPY, data io.Reader, add func(raw []byte) error) (*object.Array, error) {
+	a, err := object.NewOutline(h)
 	if err != nil {
 		return nil, err
 	}
-	raw := make([][]byte, len(objects))
-	for i, o := range objects {
-		raw[i] = o.Raw
+	size, err := h.DataSize()
+	if err != nil {
+		return nil, err
 	}
-	return raw, nil
+	w := object.NewChunkWriter(add)
+	if _, err := w.Write(h.Append(nil)); err != nil {
+		return nil, err
+	}
+	n, err := io.Copy(w, io.LimitReader(data, int64(size)+1))
+	if err != nil {
+		return nil, err
+	}
+	if n != int64(size) {
+		return nil, fmt.Errorf("%d bytes of elements or more, its shape wants %d", n, size)
+	}
+	a.Chunks, err = w.Close()
+	return a, err
 }
 
-// readNPZ reads NumPy's archive of arrays: a zip of .npy files (numpy.savez).
-func readNPZ(path string) (object.ArrayRecord, error) {
+// maxNPYStart holds the header of any array that object.ParseNPY reads.
+const maxNPYStart = 16 << 10
+
+// addNPZ adds the arrays of NumPy's archive: a zip of .npy files (numpy.savez).
+func addNPZ(path string, add func(raw []byte) error) (object.ArrayRecord, error) {
 	z, err := zip.OpenReader(path)
 	if err != nil {
 		return nil, err
 	}
 	defer z.Close()
 	var arrays object.ArrayRecord
-	left := int64(maxInitial)
 	for _, f := range z.File {
 		name, ok := strings.CutSuffix(f.Name, ".npy")
 		if !ok {
@@ -66,19 +105,8 @@ func readNPZ(path string) (object.ArrayRecord, error) {
 		if err != nil {
 			return nil, err
 		}
-		b, err := io.ReadAll(io.LimitReader(r, left+1)) // whatever size the archive states
+		a, err := addNPY(r, add)
 		if err = errors.Join(err, r.Close()); err != nil {
-			return nil, fmt.Errorf("%.80q: %w", f.Name, err)
-		}
-		if left -= int64(len(b)); left < 0 {
-			return nil, fmt.Errorf("more than %d bytes of arrays, which do not fit a request", maxInitial)
-		}
-		h, err := object.ParseNPY(b)
-		if err != nil {
-			return nil, fmt.Errorf("%.80q: %w", f.Name, err)
-		}
-		a, err := object.NewArray(h, b[h.HeaderSize:])
-		if err != nil {
 			return nil, fmt.Errorf("%.80q: %w", f.Name, err)
 		}
 		arrays = append(arrays, object.ArrayItem{Name: name, Array: a})
@@ -89,39 +117,58 @@ func readNPZ(path string) (object.ArrayRecord, error) {
 	return arrays, nil
 }
 
-// zeroTypes are the element types of --zeros, as NumPy names and writes them.
-var zeroTypes = map[string]struct {
-	descr string
-	size  int
-}{"float16": {"<f2", 2}, "float32": {"<f4", 4}, "float64": {"<f8", 8}}
+func addNPY(r io.Reader, add func(raw []byte) error) (*object.Array, error) {
+	b := bufio.NewReaderSize(r, maxNPYStart)
+	head, err := b.Peek(maxNPYStart)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	h, err := object.ParseNPY(head)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := b.Discard(h.HeaderSize); err != nil {
+		return nil, err
+	}
+	return addArray(h, b, add)
+}
 
-// zeroArray reads NAME=TYPE[SHAPE], such as "w=float32[10,3]" or "bias=float64[]".
-func zeroArray(s string) (object.ArrayItem, error) {
+// zeroTypes are the element types of --zeros, as NumPy names and writes them.
+var zeroTypes = map[string]string{"float16": "<f2", "float32": "<f4", "float64": "<f8"}
+
+// zeros is an array of zeros, and an endless reader of its elements.
+type zeros struct {
+	name   string
+	header object.NPY
+}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// parseZeros reads NAME=TYPE[SHAPE], such as "w=float32[10,3]" or "bias=float64[]".
+func parseZeros(s string) (zeros, error) {
 	name, spec, ok := strings.Cut(s, "=")
 	typ, shape, ok2 := strings.Cut(spec, "[")
 	shape, ok3 := strings.CutSuffix(shape, "]")
-	t, known := zeroTypes[typ]
+	descr, known := zeroTypes[typ]
 	if !ok || !ok2 || !ok3 || name == "" || !known {
-		return object.ArrayItem{}, errors.New("want NAME=TYPE[SHAPE] with float16, float32 or float64")
+		return zeros{}, errors.New("want NAME=TYPE[SHAPE] with float16, float32 or float64")
 	}
-	h := object.NPY{Descr: t.descr}
-	elements := int64(1)
+	h := object.NPY{Descr: descr}
 	if shape != "" {
 		for _, d := range strings.Split(shape, ",") {
 			n, err := strconv.ParseUint(strings.TrimSpace(d), 10, 31)
 			if err != nil {
-				return object.ArrayItem{}, fmt.Errorf("dimension %q", d)
+				return zeros{}, fmt.Errorf("dimension %q", d)
 			}
 			h.Shape = append(h.Shape, int(n))
-			if n > 0 && elements > math.MaxInt32/int64(n) {
-				return object.ArrayItem{}, errors.New("too large")
-			}
-			elements *= int64(n)
 		}
 	}
-	if elements*int64(t.size) > maxInitial {
-		return object.ArrayItem{}, fmt.Errorf("%d bytes, limit %d", elements*int64(t.size), maxInitial)
+	if _, err := h.DataSize(); err != nil {
+		return zeros{}, err
 	}
-	a, err := object.NewArray(h, make([]byte, elements*int64(t.size)))
-	return object.ArrayItem{Name: name, Array: a}, err
+	_, err := object.NewOutline(h)
+	return zeros{name, h}, err
 }

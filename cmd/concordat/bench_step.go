@@ -168,20 +168,24 @@ func (d *demo) runApp(ctx context.Context, h *hospital) error {
 
 // zeroInstruction asks for training from a model of zeros.
 func zeroInstruction() (flower.Instruction, error) {
-	var arrays object.ArrayRecord
-	for _, z := range []string{"weights=float64[30]", "bias=float64[]"} {
-		a, err := zeroArray(z)
-		if err != nil {
-			return flower.Instruction{}, err
-		}
-		arrays = append(arrays, a)
-	}
-	objects, err := object.Objects(object.RecordDict{{Name: flower.RecordArrays, Record: arrays},
-		{Name: flower.RecordConfig, Record: object.ConfigRecord{{Key: flower.ConfigRound, Value: object.Sint(1)}}}})
+	model, err := newInitialModel("", []string{"weights=float64[30]", "bias=float64[]"})
 	if err != nil {
 		return flower.Instruction{}, err
 	}
-	byID := make(map[object.ID][]byte, len(objects))
+	byID := map[object.ID][]byte{}
+	var last []byte
+	if err := model.objects(func(raw []byte) error { last = raw; byID[object.Sum(raw)] = raw; return nil }); err != nil {
+		return flower.Instruction{}, err
+	}
+	v, err := object.Inflate(object.Sum(last), func(id object.ID) ([]byte, error) { return byID[id], nil }, object.Limits{Objects: 100, Bytes: 1 << 20})
+	if err != nil {
+		return flower.Instruction{}, err
+	}
+	content := append(v.(object.RecordDict), object.RecordItem{Name: flower.RecordConfig, Record: object.ConfigRecord{{Key: flower.ConfigRound, Value: object.Sint(1)}}})
+	objects, err := object.Objects(content)
+	if err != nil {
+		return flower.Instruction{}, err
+	}
 	for _, o := range objects {
 		byID[o.ID] = o.Raw
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -70,14 +71,15 @@ member of the federation must take part.`,
 				}
 				q.Config[k] = v
 			}
-			if q.Initial, err = initialArrays(initial, zeros); err != nil {
+			model, err := newInitialModel(initial, zeros)
+			if err != nil {
 				return err
 			}
 			slices.Sort(q.Cohort)
 			return withControl(cmd, func(c concordatv1.ControlClient) error {
-				r, err := c.StartRun(cmd.Context(), q)
+				r, err := startRun(cmd, c, q, model)
 				if err != nil {
-					return said(err)
+					return err
 				}
 				if wait {
 					return watchRun(cmd, c, r.GetRequest(), true)
@@ -103,6 +105,33 @@ member of the federation must take part.`,
 	f.BoolVar(&wait, "wait", false, "follow the run to its end")
 	must(cmd.MarkFlagRequired("app"))
 	return cmd
+}
+
+// startRun sends a request and its initial model, object by object.
+func startRun(cmd *cobra.Command, c concordatv1.ControlClient, q *concordatv1.StartRunRequest, model *initialModel) (*concordatv1.StartRunResponse, error) {
+	stream, err := c.StartRun(cmd.Context())
+	if err != nil {
+		return nil, said(err)
+	}
+	if err := stream.Send(q); err != nil && err != io.EOF {
+		return nil, said(err)
+	}
+	sent, told := 0, time.Now()
+	err = model.objects(func(raw []byte) error {
+		if sent += len(raw); time.Since(told) > 2*time.Second {
+			told = time.Now()
+			fmt.Fprintf(cmd.ErrOrStderr(), "initial model: %d MiB stored\n", sent>>20)
+		}
+		return stream.Send(&concordatv1.StartRunRequest{Initial: [][]byte{raw}})
+	})
+	if err != nil && err != io.EOF { // io.EOF: the node has answered, and says why
+		return nil, err
+	}
+	r, err := stream.CloseAndRecv()
+	if err != nil {
+		return nil, said(err)
+	}
+	return r, nil
 }
 
 // appDigest reads the digest of an app, or finds it by name in a policy.

@@ -31,7 +31,7 @@ A simulated federation verifies only if the trust file says that one is expected
 the evidence is appraised again, at the node's time and with its challenge, and must give the same bytes.`,
 		Example: `  concordat verify bundle.cbor --trust trust.json
   concordat verify bundle.cbor --trust trust.json --result 1-8f0c….ear`,
-		Args:    cobra.ExactArgs(1),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if trust == "" {
 				return hinted(exitIncomplete, errors.New("no trust file: nothing says which federation and whose witness to believe"),

@@ -31,6 +31,27 @@ type RunRequest struct {
 	Initial   [][]byte // objects of the initial arrays, post-order, the root RecordDict last
 }
 
+// StoredRunRequest (node to enclave) is a [RunRequest] whose initial arrays are at the
+// link, because they are too large for a message.
+type StoredRunRequest struct {
+	_         struct{} `cbor:",toarray"`
+	Statement []byte   // kind run-request, by the node
+	Config    []byte   // as in RunRequest
+	Initial   StoredArrays
+}
+
+// StoredArrays names a parcel of the node's: the objects of a RecordDict of arrays,
+// sealed with chunkstore.NewUplink(Secret, Place, 0) and stored in the scope of Place and
+// the node.
+type StoredArrays struct {
+	_        struct{} `cbor:",toarray"`
+	Place    Digest   // random: what stands for a run's digest, before there is one
+	Secret   [32]byte
+	Manifest ManifestRef
+	Root     Digest // over all chunks
+	Count    uint64 // of chunks, the manifest's included
+}
+
 // StopRun (node to enclave) ends a run that the node asked for, or takes its request
 // back.
 type StopRun struct {
@@ -175,43 +196,45 @@ type Leave struct {
 	Code string
 }
 
-func (*RunRequest) kind() string   { return "run-request" }
-func (*StopRun) kind() string      { return "stop-run" }
-func (*RunOffer) kind() string     { return "run-offer" }
-func (*RunAccept) kind() string    { return "run-accept" }
-func (*RunDecline) kind() string   { return "run-decline" }
-func (*RunKey) kind() string       { return "run-key" }
-func (*Task) kind() string         { return "task" }
-func (*Contribution) kind() string { return "contribution" }
-func (*Failed) kind() string       { return "failed" }
-func (*Admitted) kind() string     { return "admitted" }
-func (*AckRequest) kind() string   { return "ack-request" }
-func (*Ack) kind() string          { return "ack" }
-func (*AckRefused) kind() string   { return "ack-refused" }
-func (*Resume) kind() string       { return "resume" }
-func (*Ended) kind() string        { return "ended" }
-func (*Refused) kind() string      { return "refused" }
-func (*Leave) kind() string        { return "leave" }
+func (*RunRequest) kind() string       { return "run-request" }
+func (*StoredRunRequest) kind() string { return "stored-run-request" }
+func (*StopRun) kind() string          { return "stop-run" }
+func (*RunOffer) kind() string         { return "run-offer" }
+func (*RunAccept) kind() string        { return "run-accept" }
+func (*RunDecline) kind() string       { return "run-decline" }
+func (*RunKey) kind() string           { return "run-key" }
+func (*Task) kind() string             { return "task" }
+func (*Contribution) kind() string     { return "contribution" }
+func (*Failed) kind() string           { return "failed" }
+func (*Admitted) kind() string         { return "admitted" }
+func (*AckRequest) kind() string       { return "ack-request" }
+func (*Ack) kind() string              { return "ack" }
+func (*AckRefused) kind() string       { return "ack-refused" }
+func (*Resume) kind() string           { return "resume" }
+func (*Ended) kind() string            { return "ended" }
+func (*Refused) kind() string          { return "refused" }
+func (*Leave) kind() string            { return "leave" }
 
 // messages makes an empty message of each kind.
 var messages = map[string]func() Message{
-	"run-request":  func() Message { return new(RunRequest) },
-	"stop-run":     func() Message { return new(StopRun) },
-	"run-offer":    func() Message { return new(RunOffer) },
-	"run-accept":   func() Message { return new(RunAccept) },
-	"run-decline":  func() Message { return new(RunDecline) },
-	"run-key":      func() Message { return new(RunKey) },
-	"task":         func() Message { return new(Task) },
-	"contribution": func() Message { return new(Contribution) },
-	"failed":       func() Message { return new(Failed) },
-	"admitted":     func() Message { return new(Admitted) },
-	"ack-request":  func() Message { return new(AckRequest) },
-	"ack":          func() Message { return new(Ack) },
-	"ack-refused":  func() Message { return new(AckRefused) },
-	"resume":       func() Message { return new(Resume) },
-	"ended":        func() Message { return new(Ended) },
-	"refused":      func() Message { return new(Refused) },
-	"leave":        func() Message { return new(Leave) },
+	"run-request":        func() Message { return new(RunRequest) },
+	"stored-run-request": func() Message { return new(StoredRunRequest) },
+	"stop-run":           func() Message { return new(StopRun) },
+	"run-offer":          func() Message { return new(RunOffer) },
+	"run-accept":         func() Message { return new(RunAccept) },
+	"run-decline":        func() Message { return new(RunDecline) },
+	"run-key":            func() Message { return new(RunKey) },
+	"task":               func() Message { return new(Task) },
+	"contribution":       func() Message { return new(Contribution) },
+	"failed":             func() Message { return new(Failed) },
+	"admitted":           func() Message { return new(Admitted) },
+	"ack-request":        func() Message { return new(AckRequest) },
+	"ack":                func() Message { return new(Ack) },
+	"ack-refused":        func() Message { return new(AckRefused) },
+	"resume":             func() Message { return new(Resume) },
+	"ended":              func() Message { return new(Ended) },
+	"refused":            func() Message { return new(Refused) },
+	"leave":              func() Message { return new(Leave) },
 }
 
 type envelope struct {

@@ -57,8 +57,8 @@ func everyMessage() (out []Message) {
 func TestMessageRoundTrip(t *testing.T) {
 	t.Parallel()
 	all := everyMessage()
-	if len(all) != 17 {
-		t.Errorf("%d kinds of message, want 17", len(all))
+	if len(all) != 18 {
+		t.Errorf("%d kinds of message, want 18", len(all))
 	}
 	for kind, make := range messages {
 		if got := make().kind(); got != kind {

@@ -33,7 +33,8 @@ type StartRunRequest struct {
 	// Flower's run config: what the app reads. Values are given in JSON.
 	Config map[string]string `protobuf:"bytes,4,rep,name=config,proto3" json:"config,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Cohort []string          `protobuf:"bytes,5,rep,name=cohort,proto3" json:"cohort,omitempty"` // member ids that must take part; empty: all
-	// The initial arrays as Flower objects, post-order, the root RecordDict last.
+	// The initial arrays as Flower objects, post-order, the root RecordDict last. Messages
+	// after the first have nothing else.
 	Initial       [][]byte `protobuf:"bytes,6,rep,name=initial,proto3" json:"initial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1223,9 +1224,9 @@ const file_concordat_v1_control_proto_rawDesc = "" +
 	"\x0fGetModelRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\"&\n" +
 	"\x10GetModelResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\x83\x06\n" +
-	"\aControl\x12I\n" +
-	"\bStartRun\x12\x1d.concordat.v1.StartRunRequest\x1a\x1e.concordat.v1.StartRunResponse\x12O\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\x85\x06\n" +
+	"\aControl\x12K\n" +
+	"\bStartRun\x12\x1d.concordat.v1.StartRunRequest\x1a\x1e.concordat.v1.StartRunResponse(\x01\x12O\n" +
 	"\n" +
 	"ApproveRun\x12\x1f.concordat.v1.ApproveRunRequest\x1a .concordat.v1.ApproveRunResponse\x12=\n" +
 	"\x04Deny\x12\x19.concordat.v1.DenyRequest\x1a\x1a.concordat.v1.DenyResponse\x12N\n" +

@@ -40,8 +40,10 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 type ControlClient interface {
 	// StartRun signs a run request with the node's key and sends it to the enclave. It
-	// returns when the request is queued; WatchRuns tells what becomes of it.
-	StartRun(ctx context.Context, in *StartRunRequest, opts ...grpc.CallOption) (*StartRunResponse, error)
+	// returns when the request is queued; WatchRuns tells what becomes of it. The first
+	// message says what is asked for; it and those after it bring the initial arrays. Arrays
+	// that are too large for a request are stored at the link, sealed, as they come.
+	StartRun(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[StartRunRequest, StartRunResponse], error)
 	// ApproveRun says yes or no to a run that waits for this node's owner: every run that
 	// another member asked for, where the node is configured to approve each (the default).
 	ApproveRun(ctx context.Context, in *ApproveRunRequest, opts ...grpc.CallOption) (*ApproveRunResponse, error)
@@ -75,15 +77,18 @@ func NewControlClient(cc grpc.ClientConnInterface) ControlClient {
 	return &controlClient{cc}
 }
 
-func (c *controlClient) StartRun(ctx context.Context, in *StartRunRequest, opts ...grpc.CallOption) (*StartRunResponse, error) {
+func (c *controlClient) StartRun(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[StartRunRequest, StartRunResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(StartRunResponse)
-	err := c.cc.Invoke(ctx, Control_StartRun_FullMethodName, in, out, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[0], Control_StartRun_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	x := &grpc.GenericClientStream[StartRunRequest, StartRunResponse]{ClientStream: stream}
+	return x, nil
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_StartRunClient = grpc.ClientStreamingClient[StartRunRequest, StartRunResponse]
 
 func (c *controlClient) ApproveRun(ctx context.Context, in *ApproveRunRequest, opts ...grpc.CallOption) (*ApproveRunResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -107,7 +112,7 @@ func (c *controlClient) Deny(ctx context.Context, in *DenyRequest, opts ...grpc.
 
 func (c *controlClient) WatchRuns(ctx context.Context, in *WatchRunsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchRunsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[0], Control_WatchRuns_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[1], Control_WatchRuns_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +171,7 @@ func (c *controlClient) ListApps(ctx context.Context, in *ListAppsRequest, opts 
 
 func (c *controlClient) GetBundle(ctx context.Context, in *GetBundleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetBundleResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[1], Control_GetBundle_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[2], Control_GetBundle_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +190,7 @@ type Control_GetBundleClient = grpc.ServerStreamingClient[GetBundleResponse]
 
 func (c *controlClient) GetModel(ctx context.Context, in *GetModelRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetModelResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[2], Control_GetModel_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[3], Control_GetModel_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -207,8 +212,10 @@ type Control_GetModelClient = grpc.ServerStreamingClient[GetModelResponse]
 // for forward compatibility.
 type ControlServer interface {
 	// StartRun signs a run request with the node's key and sends it to the enclave. It
-	// returns when the request is queued; WatchRuns tells what becomes of it.
-	StartRun(context.Context, *StartRunRequest) (*StartRunResponse, error)
+	// returns when the request is queued; WatchRuns tells what becomes of it. The first
+	// message says what is asked for; it and those after it bring the initial arrays. Arrays
+	// that are too large for a request are stored at the link, sealed, as they come.
+	StartRun(grpc.ClientStreamingServer[StartRunRequest, StartRunResponse]) error
 	// ApproveRun says yes or no to a run that waits for this node's owner: every run that
 	// another member asked for, where the node is configured to approve each (the default).
 	ApproveRun(context.Context, *ApproveRunRequest) (*ApproveRunResponse, error)
@@ -242,8 +249,8 @@ type ControlServer interface {
 // pointer dereference when methods are called.
 type UnimplementedControlServer struct{}
 
-func (UnimplementedControlServer) StartRun(context.Context, *StartRunRequest) (*StartRunResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method StartRun not implemented")
+func (UnimplementedControlServer) StartRun(grpc.ClientStreamingServer[StartRunRequest, StartRunResponse]) error {
+	return status.Error(codes.Unimplemented, "method StartRun not implemented")
 }
 func (UnimplementedControlServer) ApproveRun(context.Context, *ApproveRunRequest) (*ApproveRunResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ApproveRun not implemented")
@@ -293,23 +300,12 @@ func RegisterControlServer(s grpc.ServiceRegistrar, srv ControlServer) {
 	s.RegisterService(&Control_ServiceDesc, srv)
 }
 
-func _Control_StartRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(StartRunRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(ControlServer).StartRun(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: Control_StartRun_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(ControlServer).StartRun(ctx, req.(*StartRunRequest))
-	}
-	return interceptor(ctx, in, info, handler)
+func _Control_StartRun_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ControlServer).StartRun(&grpc.GenericServerStream[StartRunRequest, StartRunResponse]{ServerStream: stream})
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Control_StartRunServer = grpc.ClientStreamingServer[StartRunRequest, StartRunResponse]
 
 func _Control_ApproveRun_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ApproveRunRequest)
@@ -460,10 +456,6 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 	HandlerType: (*ControlServer)(nil),
 	Methods: []grpc.MethodDesc{
 		{
-			MethodName: "StartRun",
-			Handler:    _Control_StartRun_Handler,
-		},
-		{
 			MethodName: "ApproveRun",
 			Handler:    _Control_ApproveRun_Handler,
 		},
@@ -489,6 +481,11 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		},
 	},
 	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "StartRun",
+			Handler:       _Control_StartRun_Handler,
+			ClientStreams: true,
+		},
 		{
 			StreamName:    "WatchRuns",
 			Handler:       _Control_WatchRuns_Handler,
