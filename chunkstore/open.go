@@ -4,6 +4,7 @@ import (
 	"crypto/cipher"
 	"crypto/subtle"
 	"fmt"
+	"slices"
 
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/internal/merkle"
@@ -95,6 +96,7 @@ func Open(dst []byte, id ID, stored []byte, o Opening) ([]byte, error) {
 		return nil, err
 	}
 	at := len(dst)
+	dst = slices.Grow(dst, int(op.Size())) // or every segment would copy those before it
 	for i := range op.Segments() {
 		off, size := op.SegmentSpan(i)
 		nonce := segmentNonce(i, i == op.Segments()-1)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/internal/merkle"
@@ -139,8 +140,9 @@ func (w *ParcelWriter) order(id object.ID, list *[]Entry, seen map[object.ID]boo
 	return nil
 }
 
-// Fetch returns the stored bytes of a chunk, from anywhere: they are checked.
-type Fetch func(ctx context.Context, id ID, size int64) ([]byte, error)
+// Fetch appends the stored bytes of a chunk, at most size of them, to dst. They may come
+// from anywhere: they are checked.
+type Fetch func(ctx context.Context, dst []byte, id ID, size int64) ([]byte, error)
 
 // Parcel is an opened manifest, whose array chunks can be opened one by one, any
 // number of times, each time with every check. It is safe for concurrent use.
@@ -159,7 +161,7 @@ func OpenParcel(ctx context.Context, secret *Secret, ref Ref, root Digest, count
 	if ref.Size > MaxManifest {
 		return nil, fmt.Errorf("%w: manifest of %d bytes, limit %d", ErrTooLarge, ref.Size, MaxManifest)
 	}
-	stored, err := fetch(ctx, ref.ID, StoredSize(int64(ref.Size)))
+	stored, err := fetch(ctx, nil, ref.ID, StoredSize(int64(ref.Size)))
 	if err != nil {
 		return nil, err
 	}
@@ -202,6 +204,14 @@ func (p *Parcel) Inline(id object.ID) ([]byte, error) {
 // Open returns the bytes of any object of the parcel, fetched and checked if it is an
 // array chunk.
 func (p *Parcel) Open(ctx context.Context, id object.ID) ([]byte, error) {
+	return p.open(ctx, id, new(scratch))
+}
+
+// scratch is memory for one chunk, sealed and open.
+type scratch struct{ sealed, plain []byte }
+
+// open is Open; what it returns may be in s.
+func (p *Parcel) open(ctx context.Context, id object.ID, s *scratch) (_ []byte, err error) {
 	e, ok := p.entries[id]
 	switch {
 	case !ok:
@@ -211,18 +221,16 @@ func (p *Parcel) Open(ctx context.Context, id object.ID) ([]byte, error) {
 	case e.Chunk.IsZero():
 		return nil, fmt.Errorf("%w: the object is frozen and not in the parcel", ErrNotFound)
 	}
-	stored, err := p.fetch(ctx, e.Chunk, StoredSize(e.Size))
-	if err != nil {
+	if s.sealed, err = p.fetch(ctx, s.sealed[:0], e.Chunk, StoredSize(e.Size)); err != nil {
 		return nil, err
 	}
-	plain, err := Open(nil, e.Chunk, stored, p.secret.Opening(id))
-	if err != nil {
+	if s.plain, err = Open(s.plain[:0], e.Chunk, s.sealed, p.secret.Opening(id)); err != nil {
 		return nil, err
 	}
-	if int64(len(plain)) != e.Size {
-		return nil, fmt.Errorf("%w: object of %d bytes, the manifest says %d", ErrOpening, len(plain), e.Size)
+	if int64(len(s.plain)) != e.Size {
+		return nil, fmt.Errorf("%w: object of %d bytes, the manifest says %d", ErrOpening, len(s.plain), e.Size)
 	}
-	return plain, nil
+	return s.plain, nil
 }
 
 // ArrayReader reads an array's bytes, one chunk in memory at a time. a is in outline,
@@ -236,14 +244,25 @@ type arrayReader struct {
 	p      *Parcel
 	chunks []object.Chunk
 	rest   []byte
+	memory *scratch // rest is in it; nil after the end
 }
+
+// scratches are those of arrays that were read to their end.
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
 func (r *arrayReader) Read(b []byte) (int, error) {
 	for len(r.rest) == 0 {
 		if len(r.chunks) == 0 {
+			if r.memory != nil {
+				scratches.Put(r.memory)
+				r.memory = nil
+			}
 			return 0, io.EOF
 		}
-		raw, err := r.p.Open(r.ctx, r.chunks[0].ID)
+		if r.memory == nil {
+			r.memory = scratches.Get().(*scratch)
+		}
+		raw, err := r.p.open(r.ctx, r.chunks[0].ID, r.memory)
 		if err != nil {
 			return 0, err
 		}

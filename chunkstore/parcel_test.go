@@ -49,7 +49,7 @@ func TestParcel(t *testing.T) {
 	if sealed.Count != 3 || len(stored) != 3 {
 		t.Fatalf("%d chunks, %d stored, want 3", sealed.Count, len(stored))
 	}
-	fetch := func(_ context.Context, id chunkstore.ID, size int64) ([]byte, error) {
+	fetch := func(_ context.Context, _ []byte, id chunkstore.ID, size int64) ([]byte, error) {
 		if b, ok := stored[id]; ok && int64(len(b)) == size {
 			return b, nil
 		}
@@ -94,7 +94,9 @@ func TestParcelRefuses(t *testing.T) {
 	s := chunkstore.NewUplink([32]byte{1}, chunkstore.Digest{2}, 3)
 	objs := smallMessage(t)
 	sealed, stored := parcel(t, s, objs)
-	fetch := func(_ context.Context, id chunkstore.ID, size int64) ([]byte, error) { return stored[id], nil }
+	fetch := func(_ context.Context, _ []byte, id chunkstore.ID, size int64) ([]byte, error) {
+		return stored[id], nil
+	}
 	root, ref := sealed.Root, sealed.Manifest
 	root[0] ^= 1
 	other := ref
@@ -114,7 +116,7 @@ func TestParcelRefuses(t *testing.T) {
 		"another object": {s, other, sealed.Root, sealed.Count, fetch, chunkstore.ErrOpening},
 		"another step":   {chunkstore.NewUplink([32]byte{1}, chunkstore.Digest{2}, 4), ref, sealed.Root, sealed.Count, fetch, chunkstore.ErrOpening},
 		"too large":      {s, large, sealed.Root, sealed.Count, fetch, chunkstore.ErrTooLarge},
-		"another chunk": {s, ref, sealed.Root, sealed.Count, func(context.Context, chunkstore.ID, int64) ([]byte, error) {
+		"another chunk": {s, ref, sealed.Root, sealed.Count, func(context.Context, []byte, chunkstore.ID, int64) ([]byte, error) {
 			for id, b := range stored {
 				if id != ref.ID {
 					return b, nil
@@ -129,7 +131,7 @@ func TestParcelRefuses(t *testing.T) {
 	}
 	// A chunk that is exchanged after the manifest was read is refused too.
 	swap := false
-	p, err := chunkstore.OpenParcel(ctx, s, ref, sealed.Root, sealed.Count, func(_ context.Context, id chunkstore.ID, _ int64) ([]byte, error) {
+	p, err := chunkstore.OpenParcel(ctx, s, ref, sealed.Root, sealed.Count, func(_ context.Context, _ []byte, id chunkstore.ID, _ int64) ([]byte, error) {
 		b := bytes.Clone(stored[id])
 		if swap {
 			b[chunkstore.HeaderSize] ^= 1

@@ -118,7 +118,7 @@ func plaintextIDs(t *testing.T, f *ci.Federation, l *hostile.Link, run ci.Digest
 		q, a := m.Request.(*concordatv1.GetChunksRequest), m.Body.(*concordatv1.GetChunksResponse)
 		chunks[chunkstore.ID(q.GetRanges()[a.GetRange()].GetId())] = a.GetData()
 	}
-	fetch := func(_ context.Context, id chunkstore.ID, _ int64) ([]byte, error) {
+	fetch := func(_ context.Context, _ []byte, id chunkstore.ID, _ int64) ([]byte, error) {
 		b, ok := chunks[id]
 		if !ok {
 			return nil, fmt.Errorf("chunk %s was read by nobody", id.Short())

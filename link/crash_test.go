@@ -261,7 +261,7 @@ func (a *acknowledged) check(t *testing.T, c *consortium, addr string, round int
 		}
 	}
 	if n := len(a.chunks); n > 0 {
-		stored, err := transfer.NewReader(chunks, nodeScope(bank, c)).Fetch(ctx, a.chunks[n-1], 1<<20)
+		stored, err := transfer.NewReader(chunks, nodeScope(bank, c)).Fetch(ctx, nil, a.chunks[n-1], 1<<20)
 		if err == nil {
 			_, err = chunkstore.Copy(io.Discard, bytes.NewReader(stored), a.chunks[n-1])
 		}

@@ -3,6 +3,7 @@ package object
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -149,8 +150,11 @@ func (h *Head) parseChildren(b []byte) error {
 }
 
 // encode joins a head and a body to an object.
-func (h Head) encode() []byte {
-	b := make([]byte, 0, 32+len(h.Children)*(2*len(ID{})+1)+len(h.Body))
+func (h Head) encode() []byte { return h.append(nil) }
+
+// append appends the encoding to b.
+func (h Head) append(b []byte) []byte {
+	b = slices.Grow(b, 32+len(h.Children)*(2*len(ID{})+1)+len(h.Body))
 	b = append(b, h.Kind.String()...)
 	b = append(b, ' ')
 	for i, c := range h.Children {

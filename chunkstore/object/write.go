@@ -5,10 +5,12 @@ package object
 type ChunkWriter struct {
 	add    func(raw []byte) error
 	buf    []byte
+	raw    []byte // the last chunk, encoded
 	chunks []Chunk
 }
 
-// NewChunkWriter returns a writer that hands every chunk, encoded, to add.
+// NewChunkWriter returns a writer that hands every chunk, encoded, to add, which must not
+// keep the bytes.
 func NewChunkWriter(add func(raw []byte) error) *ChunkWriter { return &ChunkWriter{add: add} }
 
 // Write takes bytes of the array. Its errors are those of add.
@@ -31,10 +33,10 @@ func (w *ChunkWriter) flush() error {
 	if len(w.buf) == 0 {
 		return nil
 	}
-	raw := EncodeChunk(w.buf)
-	w.chunks = append(w.chunks, Chunk{ID: Sum(raw)})
+	w.raw = Head{Kind: KindArrayChunk, Body: w.buf}.append(w.raw[:0])
+	w.chunks = append(w.chunks, Chunk{ID: Sum(w.raw)})
 	w.buf = w.buf[:0]
-	return w.add(raw)
+	return w.add(w.raw)
 }
 
 // Close hands over what is left and returns the chunks in outline, for [Array.Chunks].

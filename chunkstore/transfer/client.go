@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -85,7 +86,7 @@ type Upload struct {
 	c           *Client
 	scope       chunkstore.Scope
 	ids         []chunkstore.ID
-	data        [][]byte
+	data        [][]byte // of ids; what is behind its length is memory of earlier batches
 	size        int
 	sent, saved uint64
 }
@@ -98,7 +99,13 @@ func (c *Client) Upload(ctx context.Context, scope chunkstore.Scope) *Upload {
 // Add takes one chunk; stored is copied.
 func (u *Upload) Add(id chunkstore.ID, stored []byte) error {
 	u.ids = append(u.ids, id)
-	u.data = append(u.data, append([]byte(nil), stored...))
+	if len(u.data) < cap(u.data) {
+		u.data = u.data[:len(u.data)+1]
+	} else {
+		u.data = append(u.data, nil)
+	}
+	last := len(u.data) - 1
+	u.data[last] = append(u.data[last][:0], stored...)
 	u.size += len(stored)
 	if u.size >= batchBytes || len(u.ids) >= batchChunks {
 		return u.flush()
@@ -146,7 +153,7 @@ func (u *Upload) flush() error {
 	}
 	u.sent += sent
 	u.saved += saved
-	u.ids, u.data, u.size = nil, nil, 0
+	u.ids, u.data, u.size = u.ids[:0], u.data[:0], 0
 	return nil
 }
 
@@ -201,21 +208,21 @@ func NewReader(c *Client, scope chunkstore.Scope) *Reader { return &Reader{c: c,
 // Bytes returns how many sealed bytes were read.
 func (r *Reader) Bytes() uint64 { return r.bytes.Load() }
 
-// Fetch returns the stored bytes of a chunk, at most size of them, as the link has
+// Fetch appends the stored bytes of a chunk, at most size of them, to dst, as the link has
 // them: the caller checks them against the id. It is a [chunkstore.Fetch].
-func (r *Reader) Fetch(ctx context.Context, id chunkstore.ID, size int64) ([]byte, error) {
-	var out []byte
+func (r *Reader) Fetch(ctx context.Context, dst []byte, id chunkstore.ID, size int64) ([]byte, error) {
+	at := len(dst)
 	err := r.c.Get(ctx, r.scope, []Range{{ID: id}}, func(_ int, stored uint64, in io.Reader) error {
 		if stored > uint64(max(size, 0)) {
 			return fmt.Errorf("%w: larger than its manifest says", chunkstore.ErrMismatch)
 		}
-		out = make([]byte, stored)
-		_, err := io.ReadFull(in, out)
+		dst = slices.Grow(dst[:at], int(stored))[:at+int(stored)]
+		_, err := io.ReadFull(in, dst[at:])
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	r.bytes.Add(uint64(len(out)))
-	return out, nil
+	r.bytes.Add(uint64(len(dst) - at))
+	return dst, nil
 }

@@ -303,16 +303,16 @@ func TestLyingLink(t *testing.T) {
 		}
 		s.lie.Store(&once)
 		r := NewReader(c, scope)
-		if b, err := r.Fetch(t.Context(), ids[8], int64(len(stored[8]))); err == nil {
+		if b, err := r.Fetch(t.Context(), nil, ids[8], int64(len(stored[8]))); err == nil {
 			t.Errorf("%s: %d bytes", name, len(b))
 		}
 	}
 	s.lie.Store(nil)
 	r := NewReader(c, scope)
-	if b, err := r.Fetch(t.Context(), ids[8], int64(len(stored[8]))); err != nil || !bytes.Equal(b, stored[8]) || r.Bytes() != uint64(len(b)) {
+	if b, err := r.Fetch(t.Context(), nil, ids[8], int64(len(stored[8]))); err != nil || !bytes.Equal(b, stored[8]) || r.Bytes() != uint64(len(b)) {
 		t.Errorf("%d bytes, %v", len(b), err)
 	}
-	if _, err := r.Fetch(t.Context(), ids[8], int64(len(stored[8])-1)); !errors.Is(err, chunkstore.ErrMismatch) {
+	if _, err := r.Fetch(t.Context(), nil, ids[8], int64(len(stored[8])-1)); !errors.Is(err, chunkstore.ErrMismatch) {
 		t.Errorf("larger than agreed: %v", err)
 	}
 }
@@ -428,7 +428,7 @@ func BenchmarkTransfer(b *testing.B) {
 		b.SetBytes(int64(len(stored)))
 		r := NewReader(c, scope)
 		for b.Loop() {
-			if got, err := r.Fetch(context.Background(), id, int64(len(stored))); err != nil || len(got) != len(stored) {
+			if got, err := r.Fetch(context.Background(), nil, id, int64(len(stored))); err != nil || len(got) != len(stored) {
 				b.Fatal(fmt.Sprint(len(got), err))
 			}
 		}

@@ -36,7 +36,7 @@ func newInitialModel(npz string, specs []string) (*initialModel, error) {
 }
 
 // objects hands the model's objects to add, post-order, the root RecordDict last, with a
-// chunk in memory at a time.
+// chunk in memory at a time: add must not keep what it gets.
 func (m *initialModel) objects(add func(raw []byte) error) error {
 	var arrays object.ArrayRecord
 	var err error

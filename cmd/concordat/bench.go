@@ -161,6 +161,7 @@ the distance between the quartiles. A target that is missed is reported and is n
 	f := cmd.Flags()
 	f.StringVarP(&out, "out", "o", filepath.Join("out", "bench.json"), "file for the values")
 	f.StringVar(&bin, "bin", "", "directory of concordat-enclave-sim and breast-cancer (default where this program is)")
+	cmd.AddCommand(newBenchStreamCommand())
 	return cmd
 }
 
@@ -189,6 +190,11 @@ func bench(ctx context.Context, d *demo) ([]benchValue, error) {
 }
 
 func printBench(w io.Writer, all []benchValue, file string) {
+	printBenchTable(w, all)
+	fmt.Fprintf(w, "%s/%s, %d processors; wrote %s\n", runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), file)
+}
+
+func printBenchTable(w io.Writer, all []benchValue) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NAME\tVALUE\tSPREAD\tTARGET\tMET\tALLOCS\tUNIT")
 	for _, m := range all {
@@ -210,5 +216,4 @@ func printBench(w io.Writer, all []benchValue, file string) {
 		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%s %.2f\t%s\t%s\t%s\n", m.Name, m.Value, m.Spread, sign, m.Target, met, allocs, m.Unit)
 	}
 	t.Flush()
-	fmt.Fprintf(w, "%s/%s, %d processors; wrote %s\n", runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), file)
 }

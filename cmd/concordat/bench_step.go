@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -174,7 +175,7 @@ func zeroInstruction() (flower.Instruction, error) {
 	}
 	byID := map[object.ID][]byte{}
 	var last []byte
-	if err := model.objects(func(raw []byte) error { last = raw; byID[object.Sum(raw)] = raw; return nil }); err != nil {
+	if err := model.objects(func(raw []byte) error { last = bytes.Clone(raw); byID[object.Sum(last)] = last; return nil }); err != nil {
 		return flower.Instruction{}, err
 	}
 	v, err := object.Inflate(object.Sum(last), func(id object.ID) ([]byte, error) { return byID[id], nil }, object.Limits{Objects: 100, Bytes: 1 << 20})

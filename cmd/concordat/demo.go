@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/policy"
 )
 
 // Bounds of --nodes: case c of the refusals needs a third member to leave out, and
@@ -86,6 +87,8 @@ type demo struct {
 	self     string // this program
 	sim      string // concordat-enclave-sim
 	app      string // breast-cancer
+	appArgs  []string
+	deadline policy.Seconds // of a step
 
 	out    *transcript
 	ctx    context.Context
@@ -133,6 +136,12 @@ type refusalResult struct {
 
 // places finds the programs and makes the directories absolute.
 func (d *demo) places(bin string) (err error) {
+	if d.deadline == 0 {
+		d.deadline = demoStepDeadline
+	}
+	if d.appArgs == nil {
+		d.appArgs = []string{"--once"}
+	}
 	if d.self, err = os.Executable(); err != nil {
 		return err
 	}

@@ -165,7 +165,7 @@ func (d *demo) configure(h *hospital) error {
 	h.control = unixPrefix + filepath.Join(d.sockets, string(h.id))
 	s := nodeSettings{
 		Link: d.link, Key: h.at("node/node.key"), Policy: d.chain, Data: h.at("node/data"), Control: h.control,
-		Apps: []node.App{{Digest: app, Command: []string{d.app, "--once"}, ReadOnly: []string{h.data}, NodeConfig: map[string]string{"data": h.data}}},
+		Apps: []node.App{{Digest: app, Command: append([]string{d.app}, d.appArgs...), ReadOnly: []string{h.data}, NodeConfig: map[string]string{"data": h.data}}},
 		// The demo's owners approve in advance what the policy allows; a node's default
 		// asks for each run.
 		Approve: node.ApprovePolicy, Isolation: d.isolation, Log: daemon.LogConfig{Format: "json"},

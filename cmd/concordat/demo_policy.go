@@ -111,7 +111,7 @@ func (d *demo) draft() (*policy.Policy, error) {
 	// A member may be missing from a step, so that case c is the nodes' to refuse and
 	// not the policy's; then the largest hospital has 60 % of the rows that are left.
 	r.MinContributors, r.Collusion, r.MaxWeightShare, r.Dropouts = uint64(d.nodes-1), 0, 700, policy.DropoutsAllow
-	r.StepDeadline, r.AckDeadline = demoStepDeadline, demoAckDeadline
+	r.StepDeadline, r.AckDeadline = d.deadline, demoAckDeadline
 	p.Nodes.MetricKeys = []string{"accuracy", "loss", "num-examples"}
 	p.Log.Witnesses = p.Approvals
 	p.Evidence.MaxRoundsPerEpoch = max(1000, 3*d.rounds)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -122,7 +123,7 @@ func startRun(cmd *cobra.Command, c concordatv1.ControlClient, q *concordatv1.St
 			told = time.Now()
 			fmt.Fprintf(cmd.ErrOrStderr(), "initial model: %d MiB stored\n", sent>>20)
 		}
-		return stream.Send(&concordatv1.StartRunRequest{Initial: [][]byte{raw}})
+		return stream.Send(&concordatv1.StartRunRequest{Initial: [][]byte{bytes.Clone(raw)}}) // gRPC may look at it later
 	})
 	if err != nil && err != io.EOF { // io.EOF: the node has answered, and says why
 		return nil, err

@@ -277,7 +277,7 @@ func initialArrays(npz string, zeros ...string) (object.ArrayRecord, error) {
 	}
 	byID := map[object.ID][]byte{}
 	var last object.ID
-	if err := m.objects(func(raw []byte) error { last = object.Sum(raw); byID[last] = raw; return nil }); err != nil {
+	if err := m.objects(func(raw []byte) error { last = object.Sum(raw); byID[last] = bytes.Clone(raw); return nil }); err != nil {
 		return nil, err
 	}
 	v, err := object.Inflate(last, func(id object.ID) ([]byte, error) { return byID[id], nil }, object.Limits{Objects: 100, Bytes: 64 << 20})

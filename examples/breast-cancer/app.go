@@ -66,6 +66,15 @@ func (a *app) handle(_ context.Context, in clientapp.Message) (object.RecordDict
 	return nil, fmt.Errorf("message type %.40q, want train or evaluate", in.Type)
 }
 
+// echoed answers for one example with the model as it came, whatever it is.
+func echoed(_ context.Context, in clientapp.Message) (object.RecordDict, error) {
+	reply := object.RecordDict{{Name: metricsKey, Record: metrics(1, 0, 0)}}
+	if in.Type == "train" {
+		reply = append(object.RecordDict{{Name: arraysKey, Record: in.Content.Get(arraysKey)}}, reply...)
+	}
+	return reply, nil
+}
+
 func (a *app) load(config map[string]any) error {
 	file := a.file
 	if file == "" {

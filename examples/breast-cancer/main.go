@@ -11,7 +11,9 @@
 //	breast-cancer partition --out DIR   deal the published data set to three hospitals
 //	breast-cancer central   FILE...     train on all files in one place, as the yardstick
 //
-// and both print JSON.
+// and both print JSON. One is for measurements:
+//
+//	breast-cancer echo FLAGS            as with Flower's flags, but it returns every model as it came
 package main
 
 import (
@@ -44,8 +46,11 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
+	var echo bool
 	if len(args) > 0 {
 		switch args[0] {
+		case "echo":
+			echo, args = true, args[1:]
 		case "partition":
 			return partition(args[1:], out)
 		case "central":
@@ -67,6 +72,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return errors.New("want --clientappio-api-address and --token, and no more arguments")
 	}
 	c.Once = *once
+	if echo {
+		return clientapp.Run(ctx, c, echoed)
+	}
 	a := app{file: *file}
 	return clientapp.Run(ctx, c, a.handle)
 }
