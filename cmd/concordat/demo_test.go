@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -113,5 +115,32 @@ func TestBenchValue(t *testing.T) {
 	printBench(&table, none, "f")
 	if s := table.String(); !strings.Contains(s, "not measured: flwr is not installed") || strings.Contains(s, "yes") {
 		t.Errorf("table: %s", s)
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	t.Parallel()
+	for s, want := range map[string]int64{"1": 1, "17B": 17, "64MiB": 64 << 20, "4GiB": 4 << 30, "3TiB": 3 << 40, "8KiB": 8 << 10} {
+		if got, err := parseSize(s); err != nil || got != want {
+			t.Errorf("%s: %d, %v", s, got, err)
+		}
+	}
+	for _, s := range []string{"", "0", "-1", "1MB", "1 MiB", "MiB", "1.5GiB", "9999999999TiB", "1iB"} {
+		if n, err := parseSize(s); err == nil {
+			t.Errorf("%q is %d bytes", s, n)
+		}
+	}
+}
+
+// TestSynthetic reads the model of "bench stream" as "run start" does.
+func TestSynthetic(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "model.npz")
+	if err := writeSynthetic(file, 3); err != nil {
+		t.Fatal(err)
+	}
+	a, err := initialArrays(file)
+	if err != nil || len(a) != 1 || a[0].Name != "w" || fmt.Sprint(a[0].Array.Shape) != "[3 1024]" || a[0].Array.DType != "float32" {
+		t.Errorf("%+v, %v", a, err)
 	}
 }
