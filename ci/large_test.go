@@ -125,4 +125,3 @@ func readArray(t *testing.T, file, name string) []float64 {
 	}
 	return v
 }
-
