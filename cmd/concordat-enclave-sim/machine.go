@@ -91,7 +91,7 @@ func describe(args []string, w io.Writer) error {
 	}
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
-	return e.Encode(description{d.Roots, d.Platforms, slices.AppendSeq([]string{}, maps.Keys(c.Faults))})
+	return e.Encode(description{d.Roots, d.Platforms, append([]string{}, slices.Sorted(maps.Keys(c.Faults))...)})
 }
 
 // description is what "describe" prints. Byte strings are in base64.
