@@ -112,6 +112,7 @@ func TestDenialByHand(t *testing.T) {
 	t.Run("not a denial", func(t *testing.T) {
 		t.Parallel()
 		f := ci.StartFederation(t)
+		joined(t, f.Nodes[0]) // it runs
 		raw := denial(t, f, f.Members[0], policy.DenyKey, make([]byte, 32))
 		raw[len(raw)-1] ^= 1
 		for name, b := range map[string][]byte{"flipped": raw, "empty": nil, "large": make([]byte, cose.MaxMessage+1)} {
