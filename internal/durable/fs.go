@@ -95,8 +95,14 @@ func (OS) Lock(name string) (io.Closer, error) {
 		f.Close()
 		return nil, err
 	}
-	return f, nil
+	return held{f}, nil
 }
+
+// held is a lock file. A process that is being started holds a copy of its descriptor
+// until it runs its own program: closing this one alone would not give the lock up.
+type held struct{ *os.File }
+
+func (h held) Close() error { return errors.Join(unlock(h.File), h.File.Close()) }
 
 // MkdirAll creates dir and what is missing above it, durably: each directory's
 // entry is synced before anything is made inside it. An existing dir is synced

@@ -19,3 +19,5 @@ func lock(f *os.File) error {
 	}
 	return nil
 }
+
+func unlock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }
