@@ -8,9 +8,9 @@ import (
 
 // Memory holds what follows from documents whose signatures verified, by the digest of
 // all that it follows from ([Key]). So an entry can stand for nothing else, and no result
-// depends on what is remembered, only its cost does. What strangers send costs no memory:
-// only what an accepted signer vouched for is put in. When it is full it is emptied: a
-// fleet needs few entries. Values are shared and never changed. It is safe for
+// depends on what is remembered, only its cost does. What strangers send must cost no
+// memory to speak of: who puts something in has seen that it leads to an accepted root, or
+// bounds its size. When it is full it is emptied: a fleet needs few entries. Values are shared and never changed. It is safe for
 // concurrent use.
 type Memory[V any] struct {
 	mu    sync.Mutex

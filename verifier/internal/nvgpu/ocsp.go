@@ -134,9 +134,13 @@ func status(cert, issuer *x509.Certificate, docs [][]byte, want *check.Expect) c
 	return st
 }
 
-// responses remembers authentic responses: a few for each GPU of a fleet, and those of
-// the CAs above them.
-var responses = check.NewMemory[*ocsp.Response](1 << 12)
+// responses remembers responses that their certificates' issuers signed: a few for each GPU
+// of a fleet, and those of the CAs above them. A stranger can be an issuer, of a chain that
+// reaches no accepted root: so what one response may take is bounded too.
+var responses = check.NewMemory[*ocsp.Response](1 << 10)
+
+// maxRemembered is above the size of NVIDIA's responses, which have some 2 KB.
+const maxRemembered = 8 << 10
 
 // respond is [ocsp.ParseResponseForCert]. What it returns is shared.
 func respond(doc []byte, cert, issuer *x509.Certificate) (*ocsp.Response, error) {
@@ -145,7 +149,7 @@ func respond(doc []byte, cert, issuer *x509.Certificate) (*ocsp.Response, error)
 		return r, nil
 	}
 	r, err := ocsp.ParseResponseForCert(doc, cert, issuer)
-	if err == nil {
+	if err == nil && len(doc) <= maxRemembered {
 		responses.Put(key, r)
 	}
 	return r, err
