@@ -51,6 +51,7 @@ simulator:
 # Unit, golden, fuzz-seed and end-to-end tests. Says whether the race detector ran.
 test:
 	@$(GO) vet ./...
+	@$(GO) test -tags sevioctl -run 'Older|NoDevice' ./attestation/collect
 	@if command -v $${CC:-cc} >/dev/null 2>&1; then \
 		echo "test: with the race detector ($$(command -v $${CC:-cc})), but for packages that are pure functions"; \
 		CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -Wno-deprecated-declarations" $(GO) test $(RACE) -timeout 10m $$($(GO) list ./... | grep -vE '$(PURE)') && \
@@ -81,7 +82,9 @@ bench: build simulator
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet ./...
+	$(GO) vet -tags sevioctl ./attestation/collect
 	$(TOOL) staticcheck ./...
+	$(TOOL) staticcheck -tags sevioctl ./attestation/collect
 
 generate:
 	$(TOOL) buf generate api --template api/buf.gen.yaml

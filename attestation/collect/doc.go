@@ -14,7 +14,8 @@
 // It only checks that a report answers the question that was asked. GPUs are judged
 // here too, before they may work: see [Machine.CollectGPU].
 //
-// The one way to the CPU is configfs-tsm (Linux 6.7 and later). The older ioctls of
-// /dev/sev-guest are not supported. A guest under an SVSM is not either: it is not at
-// VMPL 0, and no policy accepts that.
+// The way to the CPU is configfs-tsm (Linux 6.7 and later). For SEV-SNP guests with an
+// older kernel there is a build with the tag sevioctl: where configfs-tsm is missing,
+// and only there, it asks the ioctls of /dev/sev-guest. A guest under an SVSM is not
+// supported: it is not at VMPL 0, and no policy accepts that.
 package collect

@@ -30,9 +30,15 @@ type host struct {
 	files     configfsi.Client // configfs
 	registers string           // directory of the TDX driver's registers
 	helper    string           // program that speaks to GPUs, part of the measured image
+	// older is the way to the CPU where the kernel has no configfs-tsm. It is nil but
+	// in builds with the tag sevioctl.
+	older func() (*platform, asker, error)
 }
 
-var thisHost = host{kernelFiles{}, "/sys/class/misc/tdx_guest/measurements", "/usr/libexec/concordat-gpu"}
+// asker gets one report over data, and the blob of certificates beside it.
+type asker func(data [64]byte) (report, certs []byte, err error)
+
+var thisHost = host{files: kernelFiles{}, registers: "/sys/class/misc/tdx_guest/measurements", helper: "/usr/libexec/concordat-gpu"}
 
 // Machine is a confidential VM with its GPUs. It is safe for concurrent use; the
 // hardware is asked one question at a time.
@@ -40,6 +46,7 @@ type Machine struct {
 	host     host
 	cfg      Config
 	platform *platform
+	cpu      asker
 	gpus     int
 	helper   gpuhelper.Helper
 
@@ -66,10 +73,18 @@ func Open(ctx context.Context, c Config) (*Machine, error) {
 
 func (h host) open(ctx context.Context, c Config) (*Machine, error) {
 	p, err := detect(h.files)
+	m := &Machine{host: h, cfg: c, slot: make(chan struct{}, 1)}
+	m.cpu = func(data [64]byte) (report, certs []byte, err error) { return p.ask(m.host.files, data) }
+	if h.older != nil && errors.Is(err, errors.ErrUnsupported) {
+		first := err
+		if p, m.cpu, err = h.older(); err != nil {
+			err = fmt.Errorf("%w; and %w", first, err)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("collect: %w", err)
 	}
-	m := &Machine{host: h, cfg: c, platform: p, slot: make(chan struct{}, 1)}
+	m.platform = p
 	m.slot <- struct{}{}
 	accepted := c.Policy.Platforms.SNP != nil
 	if p.kind == attestation.KindTDX {
@@ -126,7 +141,7 @@ func (m *Machine) ask(ctx context.Context, reportData [64]byte) (raw, certs []by
 		if err := wait(ctx, time.Duration(i)*pause); err != nil {
 			return nil, nil, err
 		}
-		raw, certs, err = m.platform.ask(m.host.files, reportData)
+		raw, certs, err = m.cpu(reportData)
 		if err == nil || !passing(err) {
 			return raw, certs, err
 		}

@@ -81,7 +81,7 @@ func detect(files configfsi.Client) (*platform, error) {
 	return nil, fmt.Errorf("%s: the provider is %.40q: %w", mute, name, errors.ErrUnsupported)
 }
 
-// ask gets one report over data, and the blob of certificates beside it.
+// ask is an [asker] through configfs-tsm.
 func (p *platform) ask(files configfsi.Client, data [64]byte) (report, certs []byte, err error) {
 	e, err := newEntry(files)
 	if err != nil {
