@@ -52,6 +52,7 @@ simulator:
 test:
 	@$(GO) vet ./...
 	@$(GO) test -tags sevioctl -run 'Older|NoDevice' ./attestation/collect
+	@$(GO) build -trimpath -tags sevioctl -o /dev/null ./cmd/concordat-enclave
 	@if command -v $${CC:-cc} >/dev/null 2>&1; then \
 		echo "test: with the race detector ($$(command -v $${CC:-cc})), but for packages that are pure functions"; \
 		CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -Wno-deprecated-declarations" $(GO) test $(RACE) -timeout 10m $$($(GO) list ./... | grep -vE '$(PURE)') && \

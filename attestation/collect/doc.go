@@ -15,7 +15,7 @@
 // here too, before they may work: see [Machine.CollectGPU].
 //
 // The way to the CPU is configfs-tsm (Linux 6.7 and later). For SEV-SNP guests with an
-// older kernel there is a build with the tag sevioctl: where configfs-tsm is missing,
-// and only there, it asks the ioctls of /dev/sev-guest. A guest under an SVSM is not
-// supported: it is not at VMPL 0, and no policy accepts that.
+// older kernel there is a build with the tag sevioctl: where configfs-tsm or the driver
+// behind it is missing, and only there, it asks the ioctl of /dev/sev-guest. A guest
+// under an SVSM is not supported: it is not at VMPL 0, and no policy accepts that.
 package collect

@@ -30,8 +30,8 @@ type host struct {
 	files     configfsi.Client // configfs
 	registers string           // directory of the TDX driver's registers
 	helper    string           // program that speaks to GPUs, part of the measured image
-	// older is the way to the CPU where the kernel has no configfs-tsm. It is nil but
-	// in builds with the tag sevioctl.
+	// older is the way to the CPU after errNoTSM. It is nil but in builds with the tag
+	// sevioctl.
 	older func() (*platform, asker, error)
 }
 
@@ -75,7 +75,7 @@ func (h host) open(ctx context.Context, c Config) (*Machine, error) {
 	p, err := detect(h.files)
 	m := &Machine{host: h, cfg: c, slot: make(chan struct{}, 1)}
 	m.cpu = func(data [64]byte) (report, certs []byte, err error) { return p.ask(m.host.files, data) }
-	if h.older != nil && errors.Is(err, errors.ErrUnsupported) {
+	if h.older != nil && errors.Is(err, errNoTSM) {
 		first := err
 		if p, m.cpu, err = h.older(); err != nil {
 			err = fmt.Errorf("%w; and %w", first, err)

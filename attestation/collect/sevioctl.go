@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"syscall"
+	"unsafe"
 
 	"github.com/concordat/concordat/attestation/snp"
 	labi "github.com/google/go-sev-guest/client/linuxabi"
@@ -63,15 +64,8 @@ func (path sevGuest) ask(data [64]byte) (report, certs []byte, err error) {
 		return nil, nil, err
 	}
 	defer f.Close() // nothing was written that could be lost
-	return extendedReport(data, func(command uintptr, req *labi.SnpUserGuestRequest) syscall.Errno {
-		abi := req.ABI()
-		// unix.Syscall keeps what its arguments point to; the rest is held by abi.
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), command, uintptr(abi.Pointer()))
-		ferr := abi.Finish(req)
-		runtime.KeepAlive(abi)
-		if errno == 0 && ferr != nil {
-			return syscall.EINVAL // the firmware refused the parameters
-		}
+	return extendedReport(data, func(command uintptr, arg unsafe.Pointer) syscall.Errno {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), command, uintptr(arg))
 		return errno
 	})
 }
@@ -79,7 +73,7 @@ func (path sevGuest) ask(data [64]byte) (report, certs []byte, err error) {
 // extendedReport gets a report of VMPL 0, the only one that a policy accepts. The
 // kernel answers ENOTTY to a file that is no such device, EIO if the firmware or the
 // VMM refused.
-func extendedReport(data [64]byte, ioctl func(command uintptr, req *labi.SnpUserGuestRequest) syscall.Errno) (report, certs []byte, err error) {
+func extendedReport(data [64]byte, ioctl func(command uintptr, arg unsafe.Pointer) syscall.Errno) (report, certs []byte, err error) {
 	ext := &labi.SnpExtendedReportReq{
 		Data:        labi.SnpReportReqABI{ReportData: data},
 		Certs:       make([]byte, maxCertBlob),
@@ -87,7 +81,12 @@ func extendedReport(data [64]byte, ioctl func(command uintptr, req *labi.SnpUser
 	}
 	answer := new(labi.SnpReportRespABI)
 	req := &labi.SnpUserGuestRequest{ReqData: ext, RespData: answer}
-	errno := ioctl(labi.IocSnpGetExtendedReport, req)
+	abi := req.ABI()
+	errno := ioctl(labi.IocSnpGetExtendedReport, abi.Pointer())
+	runtime.KeepAlive(abi)                  // it holds what the kernel was pointed to
+	if err := abi.Finish(req); err != nil { // the status in the answer
+		return nil, nil, fmt.Errorf("sev-guest: SNP_GET_EXT_REPORT: %w", err)
+	}
 	switch vmm := req.FwErr >> 32; {
 	case errno == 0:
 	case errno == syscall.EIO && vmm == vmmInvalidLen:
@@ -97,8 +96,8 @@ func extendedReport(data [64]byte, ioctl func(command uintptr, req *labi.SnpUser
 	default:
 		return nil, nil, fmt.Errorf("sev-guest: SNP_GET_EXT_REPORT: %w (firmware status %#x)", errno, req.FwErr)
 	}
-	if answer.Status != 0 || answer.ReportSize != snp.Size {
-		return nil, nil, fmt.Errorf("sev-guest: SNP_GET_EXT_REPORT: status %#x, a report of %d bytes, want %d", answer.Status, answer.ReportSize, snp.Size)
+	if answer.ReportSize != snp.Size {
+		return nil, nil, fmt.Errorf("sev-guest: SNP_GET_EXT_REPORT: a report of %d bytes, want %d", answer.ReportSize, snp.Size)
 	}
 	return answer.Data[:snp.Size], ext.Certs, nil
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+	"unsafe"
 
 	"github.com/concordat/concordat/attestation"
 	"github.com/concordat/concordat/attestation/sim"
@@ -18,30 +20,33 @@ import (
 	labi "github.com/google/go-sev-guest/client/linuxabi"
 )
 
-// driver answers as drivers/virt/coco/sev-guest does.
+// driver answers as drivers/virt/coco/sev-guest does, in the memory that it is
+// pointed to.
 type driver struct {
-	k     *kernel
-	errno syscall.Errno
-	fwErr uint64
-	size  uint32
+	k      *kernel
+	errno  syscall.Errno
+	fwErr  uint64
+	status uint32
+	size   uint32
 }
 
-func (d driver) ioctl(command uintptr, req *labi.SnpUserGuestRequest) syscall.Errno {
-	ext, ok := req.ReqData.(*labi.SnpExtendedReportReq)
-	if !ok || command != 0xc0205302 { // _IOWR('S', 0x2, struct snp_guest_request_ioctl), 32 bytes
+func (d driver) ioctl(command uintptr, arg unsafe.Pointer) syscall.Errno {
+	if command != 0xc0205302 { // _IOWR('S', 0x2, struct snp_guest_request_ioctl), 32 bytes
 		return syscall.ENOTTY
 	}
-	if len(ext.Certs) != int(ext.CertsLength) || ext.CertsLength > maxCertBlob || ext.CertsLength%4096 != 0 || ext.Data.Vmpl != 0 {
+	req := (*labi.SnpUserGuestRequestABI)(arg)
+	ext := (*labi.SnpExtendedReportReqABI)(req.ReqData)
+	if req.GuestMsgVersion != 1 || ext.CertsLength != maxCertBlob || ext.Data.Vmpl != 0 {
 		return syscall.EINVAL
 	}
 	if req.FwErr = d.fwErr; d.errno != 0 {
 		ext.CertsLength = 5 * 4096
 		return d.errno
 	}
-	answer := req.RespData.(*labi.SnpReportRespABI)
-	answer.ReportSize = d.size
+	answer := (*labi.SnpReportRespABI)(req.RespData)
+	answer.Status, answer.ReportSize = d.status, d.size
 	copy(answer.Data[:], d.k.answer(ext.Data.ReportData))
-	copy(ext.Certs, d.k.certs)
+	copy(unsafe.Slice((*byte)(ext.CertsAddress), ext.CertsLength), d.k.certs)
 	return 0
 }
 
@@ -70,12 +75,26 @@ func TestOlderKernel(t *testing.T) {
 		if r := appraise(t, m); r.Verdict() != verifier.PassSimulated {
 			t.Errorf("%s: %s", product, r.Verdict())
 		}
-		h := d.k.host(t)
+	}
+}
+
+// TestOnlyOlderKernels: where configfs-tsm is there, whatever it says, the device is
+// not opened.
+func TestOnlyOlderKernels(t *testing.T) {
+	t.Parallel()
+	hardware := simulated(t, sim.Config{Platform: sim.PlatformSNP})
+	for _, provider := range []string{"sev_guest", "arm_cca_guest"} {
+		k := newKernel(t, hardware)
+		k.provider = provider
+		h := k.host(t)
 		h.older = func() (*platform, asker, error) {
-			t.Errorf("%s: the device was opened beside configfs-tsm", product)
+			t.Errorf("%s: the device was opened beside configfs-tsm", provider)
 			return nil, nil, errors.ErrUnsupported
 		}
-		open(t, h, accepts(t, hardware))
+		_, err := h.open(context.Background(), Config{Policy: accepts(t, hardware), Now: time.Now})
+		if errors.Is(err, errors.ErrUnsupported) != (provider != "sev_guest") {
+			t.Errorf("%s: %v", provider, err)
+		}
 	}
 }
 
@@ -92,6 +111,7 @@ func TestOlderKernelRefuses(t *testing.T) {
 		"busy":                  {driver{errno: syscall.EIO, fwErr: vmmBusy << 32}, "the host is busy", true},
 		"interrupted":           {driver{errno: syscall.EINTR}, "SNP_GET_EXT_REPORT", true},
 		"firmware":              {driver{errno: syscall.EIO, fwErr: 0x16}, "firmware status 0x16", false},
+		"status":                {driver{status: 0x16, size: snp.Size}, "invalid parameters", false},
 		"size":                  {driver{size: snp.Size - 1}, "a report of 1183 bytes", false},
 	} {
 		c.driver.k = newKernel(t, hardware)

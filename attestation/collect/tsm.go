@@ -50,6 +50,9 @@ var platforms = [...]platform{
 // errRaced is a report entry that somebody else has written to.
 var errRaced = errors.New("another process wrote to the report entry")
 
+// errNoTSM is a kernel that has no configfs-tsm, or no driver behind it.
+var errNoTSM = errors.New("no configfs-tsm")
+
 // mute explains a machine without a TEE.
 const mute = "this machine cannot attest itself: it needs a confidential VM (SEV-SNP or TDX), Linux 6.7 or later, the sev-guest or tdx-guest driver, and configfs at /sys/kernel/config"
 
@@ -59,7 +62,7 @@ func detect(files configfsi.Client) (*platform, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENXIO):
 		// No configfs-tsm, or nobody behind it (drivers/virt/coco: tsm_report_make_item).
-		return nil, fmt.Errorf("%s (%w): %w", mute, err, errors.ErrUnsupported)
+		return nil, fmt.Errorf("%s (%w): %w: %w", mute, err, errNoTSM, errors.ErrUnsupported)
 	case err != nil:
 		return nil, err
 	}
