@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,6 +28,11 @@ func app(_ context.Context, in clientapp.Message) (object.RecordDict, error) {
 	}
 	if text, ok := in.RunConfig[fmt.Sprint("raise reversed ", in.NodeConfig["node"])].(string); ok {
 		return nil, errors.New(reverse(text))
+	}
+	for _, it := range in.Content {
+		if strings.HasPrefix(it.Name, "concordat.") {
+			return nil, fmt.Errorf("sees the enclave's record %s", it.Name)
+		}
 	}
 	examples := object.Sint(10)
 	if n, ok := in.RunConfig[fmt.Sprint("examples ", in.NodeConfig["node"])].(int64); ok {

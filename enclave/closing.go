@@ -33,6 +33,14 @@ type closing struct {
 	acks      map[Digest][]byte // by node: the raw ack
 }
 
+// updates are what the inputs hold, in their order.
+func (c *closing) updates() (list []*update) {
+	for _, x := range c.inputs {
+		list = append(list, x.update)
+	}
+	return list
+}
+
 // close ends the collecting: what was admitted is aggregated, and the step is
 // proposed to those who are in it.
 func (r *run) close() {
@@ -49,33 +57,42 @@ func (r *run) close() {
 	r.aggregate(c)
 }
 
-// aggregate checks who is in the step (protocol F4), plans the result and proposes
-// it.
+// aggregate says what follows the open step, surveys its contributions if the strategy
+// must know all of them first, and goes on.
 func (r *run) aggregate(c *closing) {
 	if len(c.inputs) == 0 {
 		r.fail("late", "nobody is left in the step")
 		return
 	}
-	strategy, members, err := r.plan(c.inputs)
-	if err != nil {
-		r.fail("policy", err.Error())
+	r.closing = c
+	open, train := r.open, r.open.body.Opens == receipt.OpensTrain
+	if train && slices.Contains(r.e.policy.Nodes.MessageTypes, receipt.OpensEvaluate) {
+		c.opens, c.round = receipt.OpensEvaluate, open.body.Round
+	} else {
+		c.opens, c.round = r.afterRound(open.body.Round)
+	}
+	if !train {
+		r.planEvaluation(c)
 		return
 	}
-	c.members = members
-	switch r.open.body.Opens {
-	case receipt.OpensTrain:
-		c.opens, c.round = receipt.OpensEvaluate, r.open.body.Round
-		if !slices.Contains(r.e.policy.Nodes.MessageTypes, receipt.OpensEvaluate) {
-			c.opens, c.round = r.afterRound(r.open.body.Round)
+	survey := r.strategy.Survey(len(c.inputs))
+	if survey == nil {
+		r.planTraining(c, nil)
+		return
+	}
+	m := r.model
+	r.e.loop.Job(func(ctx context.Context) func() {
+		err := r.survey(ctx, survey, m, open, c.updates())
+		return func() {
+			switch {
+			case r.ended || r.closing != c:
+			case err != nil:
+				r.fail("other", "survey of the contributions: "+err.Error())
+			default:
+				r.planTraining(c, survey)
+			}
 		}
-	default:
-		c.opens, c.round = r.afterRound(r.open.body.Round)
-	}
-	if c.produce, err = r.result(c, strategy); err != nil {
-		r.fail("invalid", err.Error())
-		return
-	}
-	r.propose(c)
+	})
 }
 
 // afterRound says what follows the last step of a round.
@@ -89,9 +106,7 @@ func (r *run) afterRound(round uint64) (opens string, next uint64) {
 // propose computes the outputs' names, without keeping the outputs, and signs the
 // step over them. Whatever it names is made again, and leaves, only after the acks.
 func (r *run) propose(c *closing) {
-	if r.closing == nil {
-		r.closing = c
-	}
+	r.closing = c
 	r.e.loop.Job(func(ctx context.Context) func() {
 		outputs, next, err := c.produce(ctx, nil)
 		return func() {
@@ -350,6 +365,5 @@ func (r *run) retry(c *closing, without []Digest, code receipt.Code) {
 		}
 	}
 	next.excluded.Sort()
-	r.closing = next
 	r.aggregate(next)
 }

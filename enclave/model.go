@@ -3,6 +3,9 @@ package enclave
 import (
 	"bufio"
 	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +25,8 @@ import (
 // model is the global model: what every contribution must look like, and where its
 // bytes are. It does not change; a step makes a new one.
 type model struct {
-	arrays  object.ArrayRecord // in outline, or the initial arrays with their bytes
+	arrays  object.ArrayRecord   // in outline, or the initial arrays with their bytes
+	state   []object.ArrayRecord // of the strategy, in outline, in its order; nil in the first round and after the last
 	tensors []aggregate.Tensor
 	source  *chunkstore.Parcel // of initial arrays in outline: where their bytes are
 	chunks  []chunkstore.Entry // of the arrays, once they are sealed for the run
@@ -133,11 +137,15 @@ func tensorOf(name string, npy []byte) (aggregate.Tensor, error) {
 // and made again once they may leave.
 type produce func(ctx context.Context, put func(chunkstore.ID, []byte) error) (chunkstore.Sealed, *model, error)
 
-// content is the RecordDict that a step hands to the apps.
-func content(arrays object.ArrayRecord, round uint64, metrics object.MetricRecord) object.RecordDict {
+// content is the RecordDict that a step hands out. The strategy's state, which a successor
+// of this enclave finds there, nodes do not hand to their apps.
+func (r *run) content(m *model, round uint64, metrics object.MetricRecord) object.RecordDict {
 	d := object.RecordDict{
-		{Name: flower.RecordArrays, Record: arrays},
+		{Name: flower.RecordArrays, Record: m.arrays},
 		{Name: flower.RecordConfig, Record: object.ConfigRecord{{Key: flower.ConfigRound, Value: object.Sint(round)}}},
+	}
+	for i, s := range m.state {
+		d = append(d, object.RecordItem{Name: flower.RecordState + r.strategy.State()[i], Record: s})
 	}
 	if metrics != nil {
 		d = append(d, object.RecordItem{Name: flower.RecordMetrics, Record: metrics})
@@ -157,7 +165,7 @@ func (r *run) initial(m *model) produce {
 	key := r.downlinkKey()
 	return func(_ context.Context, put func(chunkstore.ID, []byte) error) (chunkstore.Sealed, *model, error) {
 		p := chunkstore.NewParcelWriter(key, put)
-		if _, err := object.Flatten(content(m.arrays, 1, nil), func(o object.Object) error { return p.Add(o.Raw) }); err != nil {
+		if _, err := object.Flatten(r.content(m, 1, nil), func(o object.Object) error { return p.Add(o.Raw) }); err != nil {
 			return chunkstore.Sealed{}, nil, err
 		}
 		next := &model{tensors: m.tensors, chunks: p.Chunks()}
@@ -176,7 +184,7 @@ func (r *run) initial(m *model) produce {
 
 // copied produces step 1 from arrays that the requester stored, streamed.
 func (r *run) copied(m *model) produce {
-	return r.streamed(m, 1, nil, func(ctx context.Context, i int, w io.Writer) error {
+	return r.streamed(m, 1, nil, nil, func(ctx context.Context, i int, w io.Writer, _ []io.Writer) error {
 		_, err := io.Copy(w, m.source.ArrayReader(ctx, m.arrays[i].Array))
 		return err
 	})
@@ -193,7 +201,7 @@ func (r *run) same(m *model, round uint64, metrics object.MetricRecord) produce 
 				return chunkstore.Sealed{}, nil, err
 			}
 		}
-		if _, err := object.Flatten(content(m.arrays, round, metrics), func(o object.Object) error { return p.Add(o.Raw) }); err != nil {
+		if _, err := object.Flatten(r.content(m, round, metrics), func(o object.Object) error { return p.Add(o.Raw) }); err != nil {
 			return chunkstore.Sealed{}, nil, err
 		}
 		s, err := p.Close()
@@ -201,28 +209,86 @@ func (r *run) same(m *model, round uint64, metrics object.MetricRecord) produce 
 	}
 }
 
-// aggregated produces a step whose arrays are the aggregate of updates.
-func (r *run) aggregated(m *model, updates []*update, strategy aggregate.Strategy, round uint64, metrics object.MetricRecord) produce {
-	return r.streamed(m, round, metrics, func(ctx context.Context, i int, w io.Writer) error {
-		in := make([]io.Reader, len(updates))
-		for k, u := range updates {
-			in[k] = u.parcel.ArrayReader(ctx, u.arrays[i].Array)
+// aggregated produces a step whose arrays are the aggregate of updates to m, which open
+// handed out, and keeps the strategy's state if another round is to come.
+func (r *run) aggregated(m *model, open *openStep, updates []*update, plan *aggregate.Plan, round uint64, metrics object.MetricRecord) produce {
+	var names []string
+	if open.body.Round < r.body.Rounds {
+		names = r.strategy.State()
+	}
+	var handedOut *chunkstore.Parcel
+	return r.streamed(m, round, metrics, names, func(ctx context.Context, i int, w io.Writer, state []io.Writer) (err error) {
+		from := aggregate.Sources{In: arrayReaders(ctx, updates, i)}
+		if handedOut == nil && (r.strategy.NeedsModel() || m.state != nil) {
+			if handedOut, err = r.outputs(ctx, open); err != nil {
+				return err
+			}
 		}
-		return aggregate.Array(strategy, m.tensors[i], in, w)
+		if r.strategy.NeedsModel() {
+			from.Model = handedOut.ArrayReader(ctx, m.arrays[i].Array)
+		}
+		for _, s := range m.state {
+			from.State = append(from.State, handedOut.ArrayReader(ctx, s[i].Array))
+		}
+		return plan.Array(m.tensors[i], from, w, state)
 	})
 }
 
+// arrayReaders reads array i of every update.
+func arrayReaders(ctx context.Context, updates []*update, i int) []io.Reader {
+	in := make([]io.Reader, len(updates))
+	for k, u := range updates {
+		in[k] = u.parcel.ArrayReader(ctx, u.arrays[i].Array)
+	}
+	return in
+}
+
+// survey passes over all arrays of the updates to m once, before any is aggregated.
+func (r *run) survey(ctx context.Context, v *aggregate.Survey, m *model, open *openStep, updates []*update) (err error) {
+	var handedOut *chunkstore.Parcel
+	if r.strategy.NeedsModel() {
+		if handedOut, err = r.outputs(ctx, open); err != nil {
+			return err
+		}
+	}
+	for i, t := range m.tensors {
+		var model io.Reader
+		if handedOut != nil {
+			model = handedOut.ArrayReader(ctx, m.arrays[i].Array)
+		}
+		if err := v.Array(t, model, arrayReaders(ctx, updates, i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// outputs opens what a step handed out; it lies at the link.
+func (r *run) outputs(ctx context.Context, open *openStep) (*chunkstore.Parcel, error) {
+	remote := transfer.NewReader(r.e.chunks, chunkstore.Scope{Federation: r.e.fed, Run: r.digest})
+	return chunkstore.OpenParcel(ctx, r.downlinkKey(), open.outputs.Manifest, open.outputs.Root, open.outputs.Count, remote.Fetch)
+}
+
 // streamed produces a step whose arrays are those of m with other bytes, which array
-// writes one array after the other: memory is a chunk of each source, whatever the
-// model's size.
-func (r *run) streamed(m *model, round uint64, metrics object.MetricRecord, array func(ctx context.Context, i int, w io.Writer) error) produce {
+// writes one array after the other, and beside them records of state of those names:
+// memory is a chunk of each source and result, whatever the model's size.
+func (r *run) streamed(m *model, round uint64, metrics object.MetricRecord, state []string, array func(ctx context.Context, i int, w io.Writer, state []io.Writer) error) produce {
 	key := r.downlinkKey()
 	return func(ctx context.Context, put func(chunkstore.ID, []byte) error) (chunkstore.Sealed, *model, error) {
 		p := chunkstore.NewParcelWriter(key, put)
-		next := &model{tensors: m.tensors}
+		next := &model{tensors: m.tensors, state: make([]object.ArrayRecord, len(state))}
+		if len(state) == 0 {
+			next.state = nil
+		}
 		for i, item := range m.arrays {
 			w := object.NewChunkWriter(p.Add)
-			if err := array(ctx, i, w); err != nil {
+			var kept []*object.ChunkWriter
+			var keepers []io.Writer
+			for range state {
+				k := object.NewChunkWriter(p.Add)
+				kept, keepers = append(kept, k), append(keepers, k)
+			}
+			if err := array(ctx, i, w, keepers); err != nil {
 				return chunkstore.Sealed{}, nil, err
 			}
 			a := *item.Array
@@ -231,14 +297,33 @@ func (r *run) streamed(m *model, round uint64, metrics object.MetricRecord, arra
 				return chunkstore.Sealed{}, nil, err
 			}
 			next.arrays = append(next.arrays, object.ArrayItem{Name: item.Name, Array: &a})
+			for j, k := range kept {
+				s, err := stateOutline(m.tensors[i])
+				if err != nil {
+					return chunkstore.Sealed{}, nil, err
+				}
+				if s.Chunks, err = k.Close(); err != nil {
+					return chunkstore.Sealed{}, nil, err
+				}
+				next.state[j] = append(next.state[j], object.ArrayItem{Name: item.Name, Array: s})
+			}
 		}
 		next.chunks = p.Chunks()
-		if _, err := object.Flatten(content(next.arrays, round, metrics), func(o object.Object) error { return p.Add(o.Raw) }); err != nil {
+		if _, err := object.Flatten(r.content(next, round, metrics), func(o object.Object) error { return p.Add(o.Raw) }); err != nil {
 			return chunkstore.Sealed{}, nil, err
 		}
 		s, err := p.Close()
 		return s, next, err
 	}
+}
+
+// stateOutline describes the array of state that belongs to an array of the model.
+func stateOutline(t aggregate.Tensor) (*object.Array, error) {
+	descr, err := t.StateType()
+	if err != nil {
+		return nil, err
+	}
+	return object.NewOutline(object.NPY{Descr: descr, Fortran: t.Fortran, Shape: t.Shape})
 }
 
 // update is an admitted contribution: where its arrays can be read again.
@@ -279,7 +364,11 @@ func (r *run) read(ctx context.Context, c *contribution, ref session.ManifestRef
 	if u.arrays, u.metrics, err = flower.Split(dict, train); err != nil {
 		return nil, err
 	}
-	if u.weight, err = aggregate.Weigh(u.metrics, aggregate.ExamplesKey); err != nil {
+	weigh := aggregate.Weigh
+	if train {
+		weigh = r.strategy.Weigh
+	}
+	if u.weight, err = weigh(u.metrics, aggregate.ExamplesKey); err != nil {
 		return nil, err
 	}
 	u.proof = receipt.Proof{Size: body.Count}
@@ -303,50 +392,108 @@ func (r *run) read(ctx context.Context, c *contribution, ref session.ManifestRef
 	return u, nil
 }
 
-// plan chooses the strategy's weights and counts who contributes: members, not
-// nodes, whose weight is above zero, none with too large a share (protocol F4).
-func (r *run) plan(inputs []*contribution) (aggregate.Strategy, uint64, error) {
-	var weights []aggregate.Contribution
-	for _, c := range inputs {
-		weights = append(weights, c.update.weight)
+// planTraining plans the strategy's step over the inputs and proposes it.
+func (r *run) planTraining(c *closing, survey *aggregate.Survey) {
+	step := aggregate.Step{Round: r.open.body.Round, Contributions: c.weights(), Survey: survey}
+	if r.strategy.Noisy() {
+		var err error
+		if step.Secret, err = r.noiseSecret(c); err != nil {
+			r.fail("other", err.Error())
+			return
+		}
 	}
-	s, err := aggregate.Plan(r.body.Strategy, weights)
+	plan, err := r.strategy.Plan(step)
 	if err != nil {
-		return nil, 0, err
+		r.fail("policy", err.Error())
+		return
 	}
-	parts, whole := s.Shares()
-	byMember := map[string]uint64{}
-	for i, c := range inputs {
-		if parts[i] > 0 {
-			byMember[c.member] += parts[i]
+	parts, whole := plan.Shares()
+	if !r.counted(c, parts, whole) {
+		return
+	}
+	var weights []aggregate.Contribution
+	var records []object.MetricRecord
+	for _, i := range plan.Used() {
+		weights = append(weights, step.Contributions[i])
+		records = append(records, c.inputs[i].update.metrics)
+	}
+	metrics, err := aggregate.Metrics(weights, aggregate.ExamplesKey, records)
+	if err != nil {
+		r.fail("invalid", err.Error())
+		return
+	}
+	c.produce = r.aggregated(r.model, r.open, c.updates(), plan, c.round, metrics)
+	r.propose(c)
+}
+
+// planEvaluation proposes a step that closes an evaluation: the model stays, and metrics
+// are weighed by examples whatever the strategy, as Flower does.
+func (r *run) planEvaluation(c *closing) {
+	weights := c.weights()
+	var records []object.MetricRecord
+	var parts []uint64
+	var whole uint64
+	for i, x := range c.inputs {
+		records = append(records, x.update.metrics)
+		parts = append(parts, weights[i].Examples)
+		whole += weights[i].Examples
+	}
+	metrics, err := aggregate.Metrics(weights, aggregate.ExamplesKey, records) // bounds whole
+	if err != nil {
+		r.fail("invalid", err.Error())
+		return
+	}
+	if !r.counted(c, parts, whole) {
+		return
+	}
+	c.produce = r.same(r.model, c.round, metrics)
+	r.propose(c)
+}
+
+func (c *closing) weights() (list []aggregate.Contribution) {
+	for _, x := range c.inputs {
+		list = append(list, x.update.weight)
+	}
+	return list
+}
+
+// counted counts who contributes: members, not nodes, with examples, none with too large
+// a share after selection and clipping (protocol F4). The run fails if one has.
+func (r *run) counted(c *closing, parts []uint64, whole uint64) bool {
+	byMember, contributes := map[string]uint64{}, map[string]bool{}
+	for i, x := range c.inputs {
+		byMember[x.member] += parts[i]
+		if x.update.weight.Examples > 0 {
+			contributes[x.member] = true
 		}
 	}
 	for _, m := range slices.Sorted(maps.Keys(byMember)) {
 		if share := float64(byMember[m]) / float64(whole) * 1000; share > float64(r.e.policy.Release.MaxWeightShare) {
-			return nil, 0, fmt.Errorf("member %s has %.0f of 1000 parts of the weight, the policy allows %d", m, share, r.e.policy.Release.MaxWeightShare)
+			r.fail("policy", fmt.Sprintf("member %s has %.0f of 1000 parts of the weight, the policy allows %d", m, share, r.e.policy.Release.MaxWeightShare))
+			return false
 		}
 	}
-	return s, uint64(len(byMember)), nil
+	c.members = uint64(len(contributes))
+	return true
 }
 
-// result says how the closing step is made from its inputs.
-func (r *run) result(c *closing, strategy aggregate.Strategy) (produce, error) {
-	var weights []aggregate.Contribution
-	var records []object.MetricRecord
-	var updates []*update
+// noiseSecret is what the noise of a step is made of: the uplink secrets of all its
+// nodes, so that nobody without every one of them can tell the noise, and the inputs, so
+// that others have other noise. A successor of this enclave, which has the same secrets
+// from the nodes, makes the same noise for the same inputs: asking twice shows nothing new.
+func (r *run) noiseSecret(c *closing) (out [32]byte, err error) {
+	var secrets []byte
+	info := binary.BigEndian.AppendUint64([]byte("concordat/noise/v1\x00"), r.open.body.Seq)
 	for _, x := range c.inputs {
-		weights = append(weights, x.update.weight)
-		records = append(records, x.update.metrics)
-		updates = append(updates, x.update)
+		secrets = append(secrets, r.participants[x.node].uplink[:]...)
+		digest := x.statement.Digest()
+		info = append(info, digest[:]...)
 	}
-	metrics, err := aggregate.Metrics(weights, aggregate.ExamplesKey, records)
+	key, err := hkdf.Key(sha256.New, secrets, r.digest[:], string(info), len(out))
 	if err != nil {
-		return nil, err
+		return out, fmt.Errorf("noise: %w", err)
 	}
-	if r.open.body.Opens == receipt.OpensTrain {
-		return r.aggregated(r.model, updates, strategy, c.round, metrics), nil
-	}
-	return r.same(r.model, c.round, metrics), nil
+	return [32]byte(key), nil
 }
 
 // load reads the model of a resumed step back from the link, in outline.
@@ -373,8 +520,7 @@ func (r *run) load() {
 }
 
 func (r *run) openModel(ctx context.Context, open *openStep) (*model, error) {
-	remote := transfer.NewReader(r.e.chunks, chunkstore.Scope{Federation: r.e.fed, Run: r.digest})
-	parcel, err := chunkstore.OpenParcel(ctx, r.downlinkKey(), open.outputs.Manifest, open.outputs.Root, open.outputs.Count, remote.Fetch)
+	parcel, err := r.outputs(ctx, open)
 	if err != nil {
 		return nil, err
 	}
@@ -391,6 +537,16 @@ func (r *run) openModel(ctx context.Context, open *openStep) (*model, error) {
 		return nil, errors.New("outputs have no arrays")
 	}
 	m := &model{arrays: arrays}
+	body := open.body
+	if body.Opens == receipt.OpensTrain && body.Round > 1 || body.Opens == receipt.OpensEvaluate && body.Round < r.body.Rounds {
+		for _, name := range r.strategy.State() {
+			s, ok := dict.Get(flower.RecordState + name).(object.ArrayRecord)
+			if !ok || len(s) != len(arrays) {
+				return nil, fmt.Errorf("outputs do not have the strategy's state %q", name)
+			}
+			m.state = append(m.state, s)
+		}
+	}
 	for _, e := range parcel.Entries() {
 		if e.Inline == nil {
 			m.chunks = append(m.chunks, e)

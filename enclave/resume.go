@@ -133,6 +133,9 @@ func (e *Enclave) revive(n *node, digest Digest, m *session.Resume) (*run, error
 	for _, c := range cohort {
 		r.participants[c.Node] = &participant{member: c.Member}
 	}
+	if r.strategy, err = strategyOf(body.Strategy, m.Offer.Config); err != nil {
+		return nil, err
+	}
 	if r.chain, err = receipt.NewStepChain(logged.statement, cohort, verifier.StepRules(e.policy), logged.by); err != nil {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ type run struct {
 	body         *receipt.Run
 	request      []byte
 	config       []byte
+	strategy     *aggregate.Strategy
 	credentials  Digest // blob
 	cohort       receipt.Cohort
 	participants map[Digest]*participant
@@ -55,6 +56,7 @@ type pendingRequest struct {
 	statement *receipt.Statement
 	body      *receipt.RunRequest
 	config    []byte
+	strategy  *aggregate.Strategy
 	app       *policy.App
 	initial   *model // nil while stored arrays are being read
 	members   []string
@@ -128,15 +130,14 @@ func (e *Enclave) request(n *node, statement, config []byte) (*pendingRequest, e
 		return nil, refused("policy", "app %s is denied", body.App.Short())
 	case app == nil:
 		return nil, refused("policy", "app %s is not in the policy", body.App.Short())
-	case app.Exposure != policy.ExposureAggregate:
-		return nil, refused("policy", "app %s needs exposure %s, which this enclave does not serve", app.Name, app.Exposure)
 	case cose.Sum(config) != body.Config:
 		return nil, refused("invalid", "config does not have the digest of the request")
 	case len(e.waiting) >= maxWaiting:
 		return nil, refused("policy", "%d requests wait already", len(e.waiting))
 	}
-	if _, known := aggregate.ClassOf(body.Strategy); !known {
-		return nil, refused("policy", "strategy %q is not in this enclave", body.Strategy)
+	strategy, err := strategyOf(body.Strategy, config)
+	if err != nil {
+		return nil, &refusal{"policy", err}
 	}
 	members := body.Cohort
 	if len(members) == 0 {
@@ -151,7 +152,17 @@ func (e *Enclave) request(n *node, statement, config []byte) (*pendingRequest, e
 	if err := e.policy.AllowRun(terms); err != nil {
 		return nil, &refusal{"policy", err}
 	}
-	return &pendingRequest{statement: s, body: body, config: config, app: app, members: members}, nil
+	return &pendingRequest{statement: s, body: body, config: config, strategy: strategy, app: app, members: members}, nil
+}
+
+// strategyOf returns the native strategy of a run, with the arguments that its config
+// holds. An app's own code (policy.StrategyCustom) does not run in this enclave.
+func strategyOf(name string, config []byte) (*aggregate.Strategy, error) {
+	var values map[string]any
+	if err := cose.Unmarshal(config, &values); err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	return aggregate.New(name, policy.StrategyArguments(values))
 }
 
 // nodeStatement parses and verifies a statement that must be n's own, of the
@@ -227,7 +238,7 @@ func (e *Enclave) self() receipt.Enclave {
 // start signs the run statement, step 0, and offers it to the cohort.
 func (e *Enclave) start(p *pendingRequest, cohort receipt.Cohort) error {
 	requester, _ := p.statement.Node()
-	r := &run{e: e, request: p.statement.Raw(), config: p.config, cohort: cohort, participants: map[Digest]*participant{}, model: p.initial}
+	r := &run{e: e, request: p.statement.Raw(), config: p.config, strategy: p.strategy, cohort: cohort, participants: map[Digest]*participant{}, model: p.initial}
 	var id [8]byte
 	if _, err := rand.Read(r.downlink[:]); err != nil {
 		return err
@@ -238,18 +249,14 @@ func (e *Enclave) start(p *pendingRequest, cohort receipt.Cohort) error {
 	for _, c := range cohort {
 		r.participants[c.Node] = &participant{member: c.Member}
 	}
-	class, _ := aggregate.ClassOf(p.body.Strategy)
-	profile, err := aggregate.Plan(p.body.Strategy, []aggregate.Contribution{{Examples: 1}})
-	if err != nil {
-		return err
-	}
 	r.body = &receipt.Run{
 		Request: p.statement.Digest(), Requester: requester, App: p.body.App, Config: p.body.Config,
-		Strategy: p.body.Strategy, Class: string(class), Exposure: string(p.app.Exposure), Rounds: p.body.Rounds,
+		Strategy: p.body.Strategy, Class: string(p.strategy.Class()), Exposure: string(p.app.Exposure), Rounds: p.body.Rounds,
 		Cohort: cohort.Digest(), Nodes: uint64(len(cohort)), Members: cohort.Members(),
 		DownlinkCommit: chunkstore.DownlinkCommit(r.downlink), Dropouts: e.policy.Release.Dropouts,
-		Numeric: profile.Profile(), Evidence: e.evidence, RunID: binary.BigEndian.Uint64(id[:]),
+		Numeric: p.strategy.Profile(), Evidence: e.evidence, RunID: binary.BigEndian.Uint64(id[:]),
 	}
+	var err error
 	r.statement, err = e.sign(receipt.KindRun, Digest{}, r.body, func(s *receipt.Statement) (err error) {
 		r.chain, err = receipt.NewStepChain(s, cohort, verifier.StepRules(e.policy), e.self())
 		return err

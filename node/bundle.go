@@ -16,6 +16,7 @@ import (
 	"github.com/concordat/concordat/internal/durable"
 	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/flower/fab"
+	"github.com/concordat/concordat/policy"
 )
 
 // bundles are the Flower app bundles that this node's owner has approved: one file
@@ -202,10 +203,6 @@ func (b *bundles) all() map[Digest]fab.Project {
 	return maps.Clone(b.list)
 }
 
-// trainPrefix starts the keys of a run's config that are not the run config's but go
-// into the config record of train messages, as a strategy's train_config does.
-const trainPrefix = fab.OwnPrefix + "train."
-
 // program fills in how a bundle's ClientApp is started.
 func (b *bundles) program(p *program, digest Digest) error {
 	if !b.approved(digest) {
@@ -217,7 +214,7 @@ func (b *bundles) program(p *program, digest Digest) error {
 	}
 	p.bundle, p.settings = true, map[string]any{}
 	for k, v := range p.config.RunConfig {
-		if name, ok := strings.CutPrefix(k, trainPrefix); ok {
+		if name, ok := strings.CutPrefix(k, policy.TrainPrefix); ok {
 			p.settings[name] = v
 			delete(p.config.RunConfig, k)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/flower/fab"
+	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
@@ -56,7 +57,7 @@ func TestBundleApproval(t *testing.T) {
 		return a
 	}
 	r := &run{n: &Node{id: Digest{7}}, body: &receipt.Run{App: digest, RunID: 5},
-		config: cose.Marshal(map[string]any{"epochs": int64(3), trainPrefix + "lr": 0.5})}
+		config: cose.Marshal(map[string]any{"epochs": int64(3), policy.TrainPrefix + "lr": 0.5})}
 	a := open()
 	if a.installed(digest) {
 		t.Error("installed before the approval")

@@ -54,6 +54,9 @@ func (f *flowerRunner) Check(b *fab.Bundle, t fab.Terms) error {
 	if app == nil {
 		return fmt.Errorf("the policy of federation %s does not list bundle %s %s, hash %s: its members add it to apps and sign", n.fed.Short(), b.ID(), b.Version, b.Hash())
 	}
+	if err := n.checkStrategy(t.Strategy, t.Arguments); err != nil {
+		return err
+	}
 	terms := policy.RunTerms{App: b.Digest, Config: b.Digest, Exposure: app.Exposure, Strategy: t.Strategy, Rounds: t.Rounds}
 	if len(app.Configs) > 0 {
 		terms.Config = app.Configs[0] // the digest is not known before the ServerApp has said its part
@@ -75,7 +78,10 @@ func (f *flowerRunner) Run(ctx context.Context, j *flowercontrol.Job) error {
 	}
 	config := maps.Clone(j.Config)
 	for k, v := range start.Config {
-		config[trainPrefix+k] = v
+		config[policy.TrainPrefix+k] = v
+	}
+	for k, v := range j.Terms.Arguments {
+		config[policy.ConfigPrefix+k] = v
 	}
 	sent := n.eventCount()
 	wake, forget := n.watch()
@@ -272,6 +278,6 @@ func (p *pieces) flush() {
 // ownless leaves out the keys that Flower's own check of overrides does not know.
 func ownless(overrides map[string]any) map[string]any {
 	out := maps.Clone(overrides)
-	maps.DeleteFunc(out, func(k string, _ any) bool { return strings.HasPrefix(k, fab.OwnPrefix) })
+	maps.DeleteFunc(out, func(k string, _ any) bool { return strings.HasPrefix(k, policy.ConfigPrefix) })
 	return out
 }

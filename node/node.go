@@ -77,6 +77,9 @@ type Config struct {
 	Log           *slog.Logger
 	Now           func() time.Time // of the node's own clock
 	Observer      func(Event)      // nil, or told what happens, from the loop; must not block
+	// CheckStrategy says, in words for users, whether enclaves have a native strategy and it
+	// takes those arguments; nil leaves that to the enclave, which answers with a code.
+	CheckStrategy func(name string, arguments map[string]any) error
 }
 
 // Event is something that happened to a run or a session, for people and tests.

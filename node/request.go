@@ -125,6 +125,14 @@ func (i *initialArrays) add(raw []byte) error {
 	return nil
 }
 
+// checkStrategy refuses, in words for the user, what the enclave would refuse with a code.
+func (n *Node) checkStrategy(name string, arguments map[string]any) error {
+	if n.cfg.CheckStrategy == nil {
+		return nil
+	}
+	return n.cfg.CheckStrategy(name, arguments)
+}
+
 // message is what the enclave gets.
 func (i *initialArrays) message(statement, config []byte) session.Message {
 	if i.parcel != nil {
@@ -139,6 +147,9 @@ func (n *Node) startRun(q RunRequest, initial *initialArrays) (Digest, error) {
 	}
 	if n.history.denials.Contains(policy.DenyApp, q.App[:]) {
 		return Digest{}, fmt.Errorf("app %s is denied by a member", q.App.Short())
+	}
+	if err := n.checkStrategy(q.Strategy, policy.StrategyArguments(q.Config)); err != nil {
+		return Digest{}, err
 	}
 	config := cose.Marshal(q.Config)
 	body := &receipt.RunRequest{

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/concordat/concordat/chunkstore"
 	"github.com/concordat/concordat/chunkstore/object"
@@ -134,8 +136,14 @@ func (w *work) open(ctx context.Context, ref session.ManifestRef, down [32]byte)
 	if err != nil {
 		return nil, fmt.Errorf("outputs of step %d: %w", w.body.Seq, err)
 	}
-	w.objects = map[object.ID][]byte{}
+	state, err := w.withoutState(parcel)
+	if err != nil {
+		return nil, fmt.Errorf("outputs of step %d: %w", w.body.Seq, err)
+	}
 	for _, x := range parcel.Entries() {
+		if state[x.Object] {
+			continue
+		}
 		raw, cached := w.n.apps.cached(w.r.digest, x.Object)
 		if cached && x.Inline == nil {
 			w.saved += uint64(chunkstore.StoredSize(x.Size))
@@ -145,9 +153,45 @@ func (w *work) open(ctx context.Context, ref session.ManifestRef, down [32]byte)
 		w.objects[x.Object] = raw
 	}
 	w.n.apps.cache(w.r.digest, w.objects)
-	w.content = parcel.Root()
 	w.moved += remote.Bytes()
 	return aggregated(w.content, w.objects)
+}
+
+// withoutState makes the content what the parcel's root holds beside the state of the
+// enclave's strategy, and returns the objects that belong to that state alone: they are
+// not fetched, and no app gets them.
+func (w *work) withoutState(parcel *chunkstore.Parcel) (state map[object.ID]bool, err error) {
+	w.content, w.objects = parcel.Root(), map[object.ID][]byte{}
+	dict, err := inflate(w.content, parcel.Inline)
+	if err != nil {
+		return nil, err
+	}
+	kept := slices.DeleteFunc(slices.Clone(dict), func(it object.RecordItem) bool { return strings.HasPrefix(it.Name, flower.RecordState) })
+	if len(kept) == len(dict) {
+		return nil, nil
+	}
+	objects, err := object.Objects(kept)
+	if err != nil {
+		return nil, err
+	}
+	wanted := map[object.ID]bool{}
+	for _, o := range objects { // the root last, children of outlines by name alone
+		wanted[o.ID] = true
+		h, err := object.ParseHead(o.Raw)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range h.Children {
+			wanted[c] = true
+		}
+	}
+	root := objects[len(objects)-1]
+	w.content, w.objects[root.ID] = root.ID, root.Raw
+	state = map[object.ID]bool{}
+	for _, x := range parcel.Entries() {
+		state[x.Object] = !wanted[x.Object]
+	}
+	return state, nil
 }
 
 // model returns the id of the opened arrays: the same in every run, and whatever they

@@ -3,6 +3,7 @@ package policy
 import (
 	"maps"
 	"slices"
+	"strings"
 )
 
 // Class says what a strategy's outputs depend on (protocol F4). A class is fixed
@@ -55,3 +56,26 @@ func StrategyClass(name string) (Class, bool) {
 
 // Strategies returns every name that a policy may list, sorted.
 func Strategies() []string { return slices.Sorted(maps.Keys(strategies)) }
+
+// The keys of a run's configuration that are Concordat's begin with ConfigPrefix. Those
+// of TrainPrefix go into the config record of train messages, and those of the two names
+// say what a request says too; all others are arguments of the native strategy.
+const (
+	ConfigPrefix = "concordat."
+	TrainPrefix  = ConfigPrefix + "train."
+	KeyStrategy  = ConfigPrefix + "strategy"
+	KeyRounds    = ConfigPrefix + "rounds"
+)
+
+// StrategyArguments returns the arguments of the native strategy that a run's
+// configuration holds, by name without prefix. The strategy says whether it takes them.
+func StrategyArguments(config map[string]any) map[string]any {
+	out := map[string]any{}
+	for k, v := range config {
+		name, ours := strings.CutPrefix(k, ConfigPrefix)
+		if ours && k != KeyStrategy && k != KeyRounds && !strings.HasPrefix(k, TrainPrefix) {
+			out[name] = v
+		}
+	}
+	return out
+}

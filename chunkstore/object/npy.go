@@ -159,7 +159,7 @@ func (l *literal) tuple() []int {
 }
 
 // ItemSize returns the bytes of one element, for the kinds b, i, u, f, c, S and
-// U.
+// U, and V of two bytes: what numpy, which does not know bfloat16, writes for it.
 func (h NPY) ItemSize() (int, error) {
 	if len(h.Descr) < 3 || len(h.Descr) > 8 || !strings.Contains("<>|=", h.Descr[:1]) {
 		return 0, invalid("npy: element type %.8q", h.Descr)
@@ -172,6 +172,10 @@ func (h NPY) ItemSize() (int, error) {
 	case 'b', 'i', 'u', 'f', 'c':
 		if n >= 1 && n <= 32 { // complex256 is the largest
 			return int(n), nil
+		}
+	case 'V':
+		if n == 2 {
+			return 2, nil
 		}
 	case 'S':
 		return int(n), nil
@@ -249,7 +253,7 @@ func (h NPY) shape() string {
 var dtypes = map[string]string{
 	"b1": "bool", "i1": "int8", "i2": "int16", "i4": "int32", "i8": "int64",
 	"u1": "uint8", "u2": "uint16", "u4": "uint32", "u8": "uint64",
-	"f2": "float16", "f4": "float32", "f8": "float64", "c8": "complex64", "c16": "complex128",
+	"f2": "float16", "f4": "float32", "f8": "float64", "V2": "bfloat16", "c8": "complex64", "c16": "complex128",
 }
 
 // NewArray returns the array of a header and its elements, in chunks as Flower

@@ -100,7 +100,9 @@ func averaging() ratio {
 		in[i] = append(head.Append(nil), make([]byte, 4*elements)...)
 		weights = append(weights, aggregate.Contribution{Examples: uint64(i + 1)})
 	}
-	s, err := aggregate.Plan(aggregate.FedAvg, weights)
+	s, err := aggregate.New(aggregate.FedAvg, nil)
+	must(err)
+	plan, err := s.Plan(aggregate.Step{Round: 1, Contributions: weights})
 	must(err)
 	tensor := aggregate.Tensor{Name: "a", Type: "<f4", Shape: []int{elements}}
 	return ratio{name: "fedavg", limit: "reading the same 128 MiB once", better: "higher", target: 0.8,
@@ -109,7 +111,7 @@ func averaging() ratio {
 			for i := range in {
 				readers[i] = bytes.NewReader(in[i])
 			}
-			return aggregate.Array(s, tensor, readers, io.Discard)
+			return plan.Array(tensor, aggregate.Sources{In: readers}, io.Discard, nil)
 		},
 		bound: func() error {
 			for _, b := range in {

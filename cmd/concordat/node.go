@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/concordat/concordat/enclave/aggregate"
 	"github.com/concordat/concordat/internal/daemon"
 	"github.com/concordat/concordat/internal/daemon/config"
 	"github.com/concordat/concordat/internal/daemon/dial"
@@ -193,7 +194,7 @@ func runNode(ctx context.Context, cmd *cobra.Command, s nodeSettings) error {
 
 // config reads the files that s names.
 func (s nodeSettings) config() (node.Config, error) {
-	c := node.Config{Dir: s.Data, Apps: s.Apps, Flower: s.Flower, Approve: s.Approve, Isolation: s.Isolation, Member: s.Member}
+	c := node.Config{Dir: s.Data, Apps: s.Apps, Flower: s.Flower, Approve: s.Approve, Isolation: s.Isolation, Member: s.Member, CheckStrategy: checkStrategy}
 	chain, err := loadChain(s.Policy)
 	if err != nil {
 		return c, err
@@ -220,4 +221,10 @@ func (s nodeSettings) config() (node.Config, error) {
 		}
 	}
 	return c, nil
+}
+
+// checkStrategy says what an enclave of this version would.
+func checkStrategy(name string, arguments map[string]any) error {
+	_, err := aggregate.New(name, arguments)
+	return err
 }

@@ -97,7 +97,7 @@ member of the federation must take part.`,
 	f := cmd.Flags()
 	f.StringVar(&app, "app", "", "the app: its digest, or with --policy its name in the policy")
 	f.StringVar(&chain, "policy", "", "the federation's signed chain, to find an app by name")
-	f.StringVar(&strategy, "strategy", "fedavg", "how the enclave aggregates: fedavg, or fedprox, whose apps read proximal-mu of the config")
+	f.StringVar(&strategy, "strategy", "fedavg", "how the enclave aggregates: fedavg, fedadam, ... (docs/strategies.md); arguments are -c concordat.NAME=VALUE")
 	f.Uint64Var(&rounds, "rounds", 1, "rounds of training, each with an evaluation where the policy has it")
 	f.StringArrayVarP(&settings, "config", "c", nil, "setting of the run that the app reads, key=value with a JSON value; repeat for more")
 	f.StringArrayVar(&members, "member", nil, "member that must take part; repeat for each (default all)")

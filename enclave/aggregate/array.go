@@ -1,38 +1,40 @@
 package aggregate
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/concordat/concordat/chunkstore/object"
 )
 
-// Tile is how many bytes of each contribution are in memory at a time: a sealed
-// segment's plaintext, small enough that four of them and the result stay in a
-// core's cache.
-const Tile = 64 << 10
-
-// maxHeader is the longest npy header that object.ParseNPY reads, and 12 bytes
-// before it.
-const maxHeader = 10_012
-
 // Tensor is what all contributions must agree on: the name, element type and
 // shape of an array of the model that was handed out.
 type Tensor struct {
-	Name    string
-	Type    string // numpy's: "<f4", ">f4", "<f8" or ">f8"; the byte order is each contribution's own
+	Name string
+	// Type is numpy's: "<f2", "<f4", "<f8", "<V2" (bfloat16) or an integer's, "<i8" or
+	// "|u1" say, or the same with ">". The byte order is each contribution's own.
+	Type    string
 	Shape   []int
 	Fortran bool // column-major
+}
+
+// StateType returns the element type of what a strategy keeps of an array of t
+// ([Strategy.State]): "<f4" for types of up to four bytes that are not integers, "<f8"
+// for others.
+func (t Tensor) StateType() (string, error) {
+	e, err := elementOf(t.Type)
+	if err != nil {
+		return "", fmt.Errorf("aggregate: array %.80q: %w", t.Name, err)
+	}
+	return e.kept().descr(), nil
 }
 
 // Check reads one contribution's array, npy bytes as in Flower's Array.data, to
 // its end, and returns a [*Refused] with Index -1 if it cannot be aggregated: it
 // is not of the shape and type of want, it is too short or too long, or a value
-// is not finite or so large (2^127, in float64 2^1023) that a sum could overflow.
-// Any other error is r's own. Memory is one [Tile].
+// is not finite or so large (2^127; 2^15 in float16, 2^1023 in float64) that a mean
+// could overflow. Any other error is r's own. Memory is one [Tile].
 func Check(want Tensor, r io.Reader) error {
 	in, err := open(want, r)
 	if err != nil {
@@ -44,84 +46,272 @@ func Check(want Tensor, r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		if !tame[in.element.size].holds(t, n) {
+		if !in.element.tame(t, n) {
 			return &Refused{Index: -1, Array: want.Name, Reason: wild}
 		}
 	}
 	return in.end()
 }
 
-// Array aggregates one array: in holds the npy bytes of each contribution's, in
-// the order of [Plan], and out receives the result as numpy would save it,
-// little-endian. The readers are read tile by tile in turn, every one to its
-// end; out gets nothing before all headers have been read and agree. It writes
-// nothing that is not finite. The error is a [*Refused] if a contribution is the
-// reason; of contributions that passed [Check] none is. Memory is one [Tile] for
-// each contribution and one for the result, and a little for headers.
-func Array(s Strategy, want Tensor, in []io.Reader, out io.Writer) error {
-	if parts, _ := s.Shares(); len(parts) != len(in) {
-		return fmt.Errorf("aggregate: %d readers for %d contributions", len(in), len(parts))
+// Sources are where the bytes of one array come from, npy all of them.
+type Sources struct {
+	Model io.Reader   // that was handed out; nil unless [Strategy.NeedsModel]
+	State []io.Reader // by name of [Strategy.State]; nil in the first round, which begins with zeros
+	In    []io.Reader // each contribution's, in the order of the [Step]
+}
+
+// Array aggregates one array: out receives the result as numpy would save it,
+// little-endian, and state, if it is not nil, what the strategy keeps of it
+// ([Strategy.State]). The sources are read window by window in turn, every one to its end;
+// nothing is written before all headers have been read and agree. It writes nothing that
+// is not finite. The error is a [*Refused] if a contribution is the reason; of
+// contributions that passed [Check] none is. Memory is one [Tile] for each source and one
+// for the result, and a little for headers.
+//
+// Integers become what Flower's mean, which numpy makes a float64 of, becomes when it is
+// loaded into an integer again: their fraction is cut off.
+func (p *Plan) Array(want Tensor, from Sources, out io.Writer, state []io.Writer) error {
+	names := p.s.State()
+	switch {
+	case len(from.In) != p.n:
+		return fmt.Errorf("aggregate: %d readers for %d contributions", len(from.In), p.n)
+	case from.State != nil && len(from.State) != len(names), state != nil && len(state) != len(names):
+		return fmt.Errorf("aggregate: internal error: state of other than %d arrays", len(names))
 	}
-	streams := make([]*stream, len(in))
-	for k, r := range in {
-		var err error
-		if streams[k], err = open(want, r); err != nil {
-			return of(k, err)
+	w, err := openWindow(want, sources{needsModel: p.s.form.model, model: from.Model, state: from.State, in: from.In})
+	if err != nil {
+		return err
+	}
+	w.first = from.State == nil
+	for range names {
+		if w.first {
+			w.tiles = append(w.tiles, newTile())
 		}
 	}
-	e := streams[0].element
-	header := object.NPY{Descr: e.descr(), Fortran: want.Fortran, Shape: want.Shape}
+	kept := w.element.kept()
+	header := object.NPY{Descr: w.element.descr(), Fortran: want.Fortran, Shape: want.Shape}
 	if _, err := out.Write(header.Append(nil)); err != nil {
 		return err
 	}
-	tiles := make([]tile, len(in))
-	for k := range tiles {
-		tiles[k] = newTile()
-	}
-	result := newTile()
-	f32, f64 := make([][]float32, len(in)), make([][]float64, len(in))
-	for streams[0].left > 0 {
-		var n int
-		for k, st := range streams {
-			var err error
-			if n, err = st.next(tiles[k]); err != nil {
-				return of(k, err)
-			}
-			f32[k], f64[k] = tiles[k].float32s()[:n/4], tiles[k].float64s()[:n/8]
-		}
-		if e.size == 4 {
-			s.float32s(result.float32s()[:n/4], f32)
-		} else {
-			s.float64s(result.float64s()[:n/8], f64)
-		}
-		if !finite[e.size].holds(result, n) {
-			return culprit(want, streams, tiles, n)
-		}
-		b := result.bytes()[:n]
-		element{e.size, false}.swap(b)
-		if _, err := out.Write(b); err != nil {
+	for _, o := range state {
+		header.Descr = kept.descr()
+		if _, err := o.Write(header.Append(nil)); err != nil {
 			return err
 		}
 	}
-	for k, st := range streams {
-		if err := st.end(); err != nil {
-			return of(k, err)
+	var random *noise
+	if p.s.Noisy() {
+		random = newNoise(p.secret, want.Name)
+	}
+	result := newTile()
+	for w.left() > 0 {
+		n, err := w.next()
+		if err != nil {
+			return err
+		}
+		if w.element.wide() == 4 {
+			compute(p, w, columnsOf[float32](w, n), result.float32s()[:n], random)
+		} else {
+			compute(p, w, columnsOf[float64](w, n), result.float64s()[:n], random)
+		}
+		if !kept.finite(result, n) {
+			return w.culprit(n)
+		}
+		if err := w.element.write(out, result, n); err != nil {
+			return err
+		}
+		for i, t := range w.stateTiles(len(names)) {
+			if !kept.finite(t, n) {
+				return w.culprit(n)
+			}
+			if state != nil {
+				if err := kept.write(state[i], t, n); err != nil {
+					return err
+				}
+			}
+			if w.first {
+				clear(t)
+			}
+		}
+	}
+	return w.end()
+}
+
+// compute sets out to one window of the result, and the state to the next.
+func compute[F float](p *Plan, w *window, c columns[F], out []F, random *noise) {
+	c.out = out
+	if p.scale != nil {
+		clip(c, p.scale)
+	}
+	c.in = pick(c.in, p.used)
+	switch p.s.form.combine {
+	case weighted:
+		if w.element.half() {
+			weighHalves(any(out).([]float32), any(c.in).([][]float32), p.w32)
+		} else {
+			weighAny(p, out, c.in)
+		}
+	case middle:
+		medians(out, c.in)
+		if w.element.half() {
+			for i := range out {
+				out[i] += 0 // numpy's sum of halves begins with 0, and so is never -0
+			}
+		}
+	case trimmed:
+		trimmedMeans(out, c.in, p.cut)
+	case nearest:
+		nearestMeans(out, c.in, p.keep)
+	case fair:
+		fairSteps(c, F(1/p.s.args["client_learning_rate"]), p.w64, p.sumH)
+	}
+	optimize(p, c)
+	if random != nil {
+		disturb(out, random, p.sigma)
+	}
+	settle(w.element, out)
+}
+
+// pick returns the columns that are used. The others were read all the same: what is read
+// tells nobody who was chosen (protocol F26).
+func pick[F float](in [][]F, used []int) [][]F {
+	out := make([][]F, len(used))
+	for i, k := range used {
+		out[i] = in[k]
+	}
+	return out
+}
+
+// columns are one window of each source, in the type that is computed with.
+type columns[F float] struct {
+	out   []F
+	in    [][]F
+	model []F
+	state [][]F // the last round's; replaced by this round's
+	first bool  // there was no last round, and state is zeros
+}
+
+func columnsOf[F float](w *window, n int) columns[F] {
+	view := func(t tile) []F {
+		var f F
+		if _, single := any(f).(float32); single {
+			return any(t.float32s()[:n]).([]F)
+		}
+		return any(t.float64s()[:n]).([]F)
+	}
+	c := columns[F]{in: make([][]F, w.in), first: w.first}
+	for k := range c.in {
+		c.in[k] = view(w.tiles[k])
+	}
+	rest := w.tiles[w.in:]
+	if w.hasModel {
+		c.model = view(rest[0])
+		rest = rest[1:]
+	}
+	for _, t := range rest {
+		c.state = append(c.state, view(t))
+	}
+	return c
+}
+
+type sources struct {
+	needsModel bool
+	model      io.Reader
+	state, in  []io.Reader
+}
+
+// window reads all sources of one array side by side.
+type window struct {
+	name     string
+	element  element
+	streams  []*stream // contributions, then the model, then the state
+	tiles    []tile    // of each stream, and of state that begins
+	in       int       // contributions
+	hasModel bool
+	first    bool
+}
+
+func openWindow(want Tensor, from sources) (*window, error) {
+	w := &window{name: want.Name, in: len(from.in)}
+	for k, r := range from.in {
+		s, err := open(want, r)
+		if err != nil {
+			return nil, of(k, err)
+		}
+		w.streams = append(w.streams, s)
+	}
+	var err error
+	if w.element, err = elementOf(want.Type); err != nil {
+		return nil, fmt.Errorf("aggregate: array %.80q: %w", want.Name, err)
+	}
+	if from.needsModel {
+		if from.model == nil {
+			return nil, errors.New("aggregate: internal error: the strategy reads the model, and there is none")
+		}
+		s, err := open(want, from.model)
+		if err != nil {
+			return nil, own("model", err)
+		}
+		w.streams, w.hasModel = append(w.streams, s), true
+	}
+	want.Type = w.element.kept().descr()
+	for _, r := range from.state {
+		s, err := open(want, r)
+		if err != nil {
+			return nil, own("state", err)
+		}
+		w.streams = append(w.streams, s)
+	}
+	for range w.streams {
+		w.tiles = append(w.tiles, newTile())
+	}
+	return w, nil
+}
+
+func (w *window) left() int { return w.streams[0].left }
+
+// next fills the tiles with the next window, and returns the number of elements.
+func (w *window) next() (n int, err error) {
+	for k, s := range w.streams {
+		if n, err = s.next(w.tiles[k]); err != nil {
+			return 0, w.blame(k, err)
+		}
+	}
+	return n, nil
+}
+
+// end checks that nothing follows in any source.
+func (w *window) end() error {
+	for k, s := range w.streams {
+		if err := s.end(); err != nil {
+			return w.blame(k, err)
 		}
 	}
 	return nil
 }
 
+func (w *window) blame(k int, err error) error {
+	if k < w.in {
+		return of(k, err)
+	}
+	return own("model or state", err)
+}
+
+// stateTiles are the last ones.
+func (w *window) stateTiles(n int) []tile { return w.tiles[len(w.tiles)-n:] }
+
 // culprit names the contribution because of which a result is not finite: one
-// with a value that is not, or else one that did not pass [Check].
-func culprit(want Tensor, streams []*stream, tiles []tile, n int) error {
-	for _, b := range []map[int]bound{finite, tame} {
-		for k, st := range streams {
-			if !b[st.element.size].holds(tiles[k], n) {
-				return &Refused{Index: k, Array: want.Name, Reason: wild}
+// with a value that is not, or else one that did not pass [Check]. The server's own steps
+// can overflow too.
+func (w *window) culprit(n int) error {
+	for _, holds := range []func(element, tile, int) bool{element.finite, element.tame} {
+		for k, s := range w.streams[:w.in] {
+			if !holds(s.element, w.tiles[k], n) {
+				return &Refused{Index: k, Array: w.name, Reason: wild}
 			}
 		}
 	}
-	return fmt.Errorf("aggregate: array %.80q: internal error: sum of small values overflows", want.Name)
+	return fmt.Errorf("aggregate: array %.80q: the result is not finite: values are too large for the strategy's arguments", w.name)
 }
 
 // wild is the reason of a [Refused] about a value.
@@ -137,79 +327,11 @@ func of(k int, err error) error {
 	return fmt.Errorf("aggregate: contribution %d: %w", k, err)
 }
 
-// stream is one contribution's array behind its header.
-type stream struct {
-	name    string
-	r       io.Reader
-	element element
-	left    int // bytes
-}
-
-// open reads the header of an array and compares it.
-func open(want Tensor, r io.Reader) (*stream, error) {
-	refuse := func(format string, x ...any) error {
-		return &Refused{Index: -1, Array: want.Name, Reason: fmt.Sprintf(format, x...)}
+// own is of for what no contribution is the reason of.
+func own(what string, err error) error {
+	var r *Refused
+	if errors.As(err, &r) {
+		return fmt.Errorf("aggregate: %s: array %.80q: %s", what, r.Array, r.Reason)
 	}
-	model, err := elementOf(want.Type)
-	if err != nil {
-		return nil, refuse("model: %v", err)
-	}
-	br := bufio.NewReaderSize(r, maxHeader)
-	head, err := br.Peek(maxHeader)
-	if err != nil && err != io.EOF {
-		return nil, err
-	}
-	h, err := object.ParseNPY(head)
-	if err != nil {
-		return nil, refuse("%v", err)
-	}
-	size, err := h.DataSize()
-	if err != nil {
-		return nil, refuse("%v", err)
-	}
-	if _, err := br.Discard(h.HeaderSize); err != nil {
-		return nil, err
-	}
-	e, err := elementOf(h.Descr)
-	if err != nil {
-		return nil, refuse("%v", err)
-	}
-	if e.size != model.size {
-		return nil, refuse("elements are %q, the model's %q", h.Descr, want.Type)
-	}
-	if !slices.Equal(h.Shape, want.Shape) {
-		return nil, refuse("shape is %v, the model's %v", h.Shape, want.Shape)
-	}
-	if h.Fortran != want.Fortran && len(h.Shape) > 1 {
-		return nil, refuse("column-major is %v, the model's %v", h.Fortran, want.Fortran)
-	}
-	return &stream{name: want.Name, r: br, element: e, left: size}, nil
-}
-
-// next fills t, in the machine's byte order, and returns the bytes filled.
-func (s *stream) next(t tile) (int, error) {
-	n := min(s.left, Tile)
-	b := t.bytes()[:n]
-	if _, err := io.ReadFull(s.r, b); err != nil {
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return 0, &Refused{Index: -1, Array: s.name, Reason: "array ends before its last element"}
-		}
-		return 0, err
-	}
-	s.left -= n
-	s.element.swap(b)
-	return n, nil
-}
-
-// end checks that nothing follows the last element.
-func (s *stream) end() error {
-	var b [1]byte
-	switch n, err := io.ReadFull(s.r, b[:]); {
-	case n > 0:
-		return &Refused{Index: -1, Array: s.name, Reason: "array goes on after its last element"}
-	case err == io.EOF:
-		return nil
-	default:
-		return err
-	}
+	return fmt.Errorf("aggregate: %s: %w", what, err)
 }

@@ -44,9 +44,23 @@ func references(t testing.TB) []reference {
 func contributions(examples ...uint64) []Contribution {
 	var cs []Contribution
 	for _, n := range examples {
-		cs = append(cs, Contribution{n})
+		cs = append(cs, Contribution{Examples: n})
 	}
 	return cs
+}
+
+// plan plans a step of a strategy without arguments and surveys.
+func plan(t testing.TB, name string, cs []Contribution) *Plan {
+	t.Helper()
+	s, err := New(name, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := s.Plan(Step{Round: 1, Contributions: cs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 func tensor(t testing.TB, npy []byte) Tensor {
@@ -72,10 +86,7 @@ func TestArrayEqualsFlower(t *testing.T) {
 	for _, c := range references(t) {
 		for name, want := range map[string][]byte{FedAvg: c.FedAvg, FedMedian: c.FedMedian} {
 			t.Run(c.Name+"/"+name, func(t *testing.T) {
-				s, err := Plan(name, contributions(c.Examples...))
-				if err != nil {
-					t.Fatal(err)
-				}
+				p := plan(t, name, contributions(c.Examples...))
 				model := tensor(t, c.Inputs[0])
 				for k, in := range c.Inputs {
 					if err := Check(model, bytes.NewReader(in)); err != nil {
@@ -83,7 +94,7 @@ func TestArrayEqualsFlower(t *testing.T) {
 					}
 				}
 				var out bytes.Buffer
-				if err := Array(s, model, readers(c.Inputs...), &out); err != nil {
+				if err := p.Array(model, Sources{In: readers(c.Inputs...)}, &out, nil); err != nil {
 					t.Fatal(err)
 				}
 				if !bytes.Equal(out.Bytes(), want) {
@@ -115,7 +126,7 @@ func TestArrayStreams(t *testing.T) {
 			f := func(i int) float32 { return float32(i%1000)*float32(k+1) - 31 }
 			b := npy(n, f)
 			in = append(in, iotestOneOdd{bytes.NewReader(b)})
-			cs = append(cs, Contribution{uint64(k + 1)})
+			cs = append(cs, Contribution{Examples: uint64(k + 1)})
 			w := float32(float64(k+1) / 28)
 			for i := range want {
 				if k == 0 {
@@ -125,12 +136,9 @@ func TestArrayStreams(t *testing.T) {
 				}
 			}
 		}
-		s, err := Plan(FedAvg, cs)
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := plan(t, FedAvg, cs)
 		var out bytes.Buffer
-		if err := Array(s, Tensor{"a", "<f4", []int{n}, false}, in, &out); err != nil {
+		if err := p.Array(Tensor{"a", "<f4", []int{n}, false}, Sources{In: in}, &out, nil); err != nil {
 			t.Fatal(err)
 		}
 		if w := npy(n, func(i int) float32 { return want[i] }); !bytes.Equal(out.Bytes(), w) {
@@ -182,12 +190,9 @@ func TestRefusals(t *testing.T) {
 			if err := Check(model, bytes.NewReader(c.in)); !errors.As(err, &r) || r.Index != -1 || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("Check: %v, want a refusal with %q", err, c.want)
 			}
-			s, err := Plan(FedAvg, contributions(5, 5, 5))
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := plan(t, FedAvg, contributions(5, 5, 5))
 			var out bytes.Buffer
-			err = Array(s, model, readers(good, c.in, good), &out)
+			err := p.Array(model, Sources{In: readers(good, c.in, good)}, &out, nil)
 			if c.want == "too large" {
 				if err != nil { // it is, alone; this sum is not
 					t.Errorf("Array: %v", err)
@@ -215,14 +220,11 @@ func TestTameSumsStayFinite(t *testing.T) {
 		var cs []Contribution
 		var in []io.Reader
 		for k := range 1000 {
-			cs = append(cs, Contribution{uint64(k%7 + 1)})
+			cs = append(cs, Contribution{Examples: uint64(k%7 + 1)})
 			in = append(in, bytes.NewReader(big))
 		}
-		s, err := Plan(name, cs)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := Array(s, Tensor{"a", "<f4", []int{3}, false}, in, io.Discard); err != nil {
+		p := plan(t, name, cs)
+		if err := p.Array(Tensor{"a", "<f4", []int{3}, false}, Sources{In: in}, io.Discard, nil); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -231,12 +233,9 @@ func TestTameSumsStayFinite(t *testing.T) {
 // Without Check an overflow is still found, and blamed on the one who sent it.
 func TestOverflowIsRefused(t *testing.T) {
 	t.Parallel()
-	s, err := Plan(FedMedian, contributions(1, 1, 1, 1))
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := plan(t, FedMedian, contributions(1, 1, 1, 1))
 	one, huge := npy(1, func(int) float32 { return 1 }), npy(1, func(int) float32 { return math.MaxFloat32 })
-	err = Array(s, Tensor{"a", "<f4", []int{1}, false}, readers(one, huge, huge, huge), io.Discard)
+	err := p.Array(Tensor{"a", "<f4", []int{1}, false}, Sources{In: readers(one, huge, huge, huge)}, io.Discard, nil)
 	var r *Refused
 	if !errors.As(err, &r) || r.Index != 1 {
 		t.Errorf("got %v, want contribution 1 refused", err)
@@ -247,13 +246,10 @@ func TestFaultsOfTheReaderExcludeNobody(t *testing.T) {
 	t.Parallel()
 	disk := errors.New("disk on fire")
 	good := npy(9, func(int) float32 { return 1 })
-	s, err := Plan(FedAvg, contributions(1, 1))
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := plan(t, FedAvg, contributions(1, 1))
 	for cut := range len(good) + 1 {
 		broken := io.MultiReader(bytes.NewReader(good[:cut]), failing{disk})
-		err := Array(s, Tensor{"a", "<f4", []int{9}, false}, []io.Reader{bytes.NewReader(good), broken}, io.Discard)
+		err := p.Array(Tensor{"a", "<f4", []int{9}, false}, Sources{In: []io.Reader{bytes.NewReader(good), broken}}, io.Discard, nil)
 		var r *Refused
 		if !errors.Is(err, disk) || errors.As(err, &r) {
 			t.Fatalf("cut at %d: %v, want the reader's own error", cut, err)
@@ -274,12 +270,9 @@ func FuzzCheck(f *testing.F) {
 		if Check(want, bytes.NewReader(b)) != nil {
 			return
 		}
-		s, err := Plan(FedAvg, contributions(1, 2))
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := plan(t, FedAvg, contributions(1, 2))
 		var out bytes.Buffer
-		if err := Array(s, want, readers(b, b), &out); err != nil {
+		if err := p.Array(want, Sources{In: readers(b, b)}, &out, nil); err != nil {
 			t.Fatalf("passed Check, and then: %v", err)
 		}
 		if _, err := object.ParseNPY(out.Bytes()); err != nil {
@@ -288,15 +281,19 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-func ExampleArray() {
-	s, err := Plan(FedAvg, []Contribution{{Examples: 3}, {Examples: 1}})
+func ExamplePlan_Array() {
+	s, err := New(FedAvg, nil)
+	if err != nil {
+		panic(err)
+	}
+	p, err := s.Plan(Step{Round: 1, Contributions: []Contribution{{Examples: 3}, {Examples: 1}}})
 	if err != nil {
 		panic(err)
 	}
 	a := npy(2, func(i int) float32 { return 4 })
 	b := npy(2, func(i int) float32 { return 8 * float32(i) })
 	var out bytes.Buffer
-	if err := Array(s, Tensor{Name: "w", Type: "<f4", Shape: []int{2}}, []io.Reader{bytes.NewReader(a), bytes.NewReader(b)}, &out); err != nil {
+	if err := p.Array(Tensor{Name: "w", Type: "<f4", Shape: []int{2}}, Sources{In: []io.Reader{bytes.NewReader(a), bytes.NewReader(b)}}, &out, nil); err != nil {
 		panic(err)
 	}
 	fmt.Printf("%x\n", out.Bytes()[out.Len()-8:])

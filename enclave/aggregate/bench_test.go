@@ -19,12 +19,9 @@ func BenchmarkFedAvg(b *testing.B) {
 			var cs []Contribution
 			for k := range n {
 				in = append(in, npy(elements, func(i int) float32 { return 1.5 * float32(k+1) }))
-				cs = append(cs, Contribution{uint64(k + 1)})
+				cs = append(cs, Contribution{Examples: uint64(k + 1)})
 			}
-			s, err := Plan(FedAvg, cs)
-			if err != nil {
-				b.Fatal(err)
-			}
+			p := plan(b, FedAvg, cs)
 			model := Tensor{"a", "<f4", []int{elements}, false}
 			b.SetBytes(int64(n) * 4 * elements)
 			var limit time.Duration
@@ -37,7 +34,7 @@ func BenchmarkFedAvg(b *testing.B) {
 				}
 				limit += time.Since(start)
 				b.StartTimer()
-				if err := Array(s, model, readers(in...), io.Discard); err != nil {
+				if err := p.Array(model, Sources{In: readers(in...)}, io.Discard, nil); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -3,36 +3,64 @@ package aggregate
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math"
 	"unsafe"
 )
 
 // element is a numpy element type that can be aggregated.
 type element struct {
-	size int // bytes: 4 or 8
+	kind byte // 'f', 'i', 'u', or 'V' for bfloat16, which numpy does not know
+	size int  // bytes
 	big  bool
 }
 
-// elementOf parses a numpy type string. Integers are refused by name: Flower
-// would turn them into float64, and the model would change its type.
+// elementOf parses a numpy type string. Truth values, complex numbers and text are
+// refused by name.
 func elementOf(descr string) (element, error) {
-	switch descr {
-	case "<f4":
-		return element{4, false}, nil
-	case ">f4":
-		return element{4, true}, nil
-	case "<f8":
-		return element{8, false}, nil
-	case ">f8":
-		return element{8, true}, nil
+	if len(descr) == 3 {
+		e := element{kind: descr[1], size: int(descr[2] - '0'), big: descr[0] == '>'}
+		order := descr[0] == '<' || descr[0] == '>'
+		switch descr[1:] {
+		case "i1", "u1":
+			order = order || descr[0] == '|'
+			fallthrough
+		case "f2", "f4", "f8", "V2", "i2", "i4", "i8", "u2", "u4", "u8":
+			if order || descr == "|V2" { // as numpy names what has no order
+				return e, nil
+			}
+		}
 	}
-	return element{}, fmt.Errorf("element type %.20q cannot be aggregated: only float32 and float64 can", descr)
+	return element{}, fmt.Errorf("element type %.20q cannot be aggregated: only integers, bfloat16 and float16 to float64 can", descr)
 }
 
 // descr returns the type string of what a sum of e is written as. numpy's
 // results are in the machine's order, and every machine that Flower runs on is
 // little-endian.
-func (e element) descr() string { return fmt.Sprintf("<f%d", e.size) }
+func (e element) descr() string {
+	order := byte('<')
+	if e.size == 1 {
+		order = '|'
+	}
+	return fmt.Sprintf("%c%c%d", order, e.kind, e.size)
+}
+
+func (e element) integer() bool { return e.kind == 'i' || e.kind == 'u' }
+
+// half reports whether numpy rounds every operation to float16.
+func (e element) half() bool { return e.kind == 'f' && e.size == 2 }
+
+// wide returns the size of what elements are computed in: float32, and float64 for
+// float64 and for integers, as numpy does it.
+func (e element) wide() int {
+	if e.integer() || e.size == 8 {
+		return 8
+	}
+	return 4
+}
+
+// kept returns the element type of what they are computed in.
+func (e element) kept() element { return element{kind: 'f', size: e.wide()} }
 
 // hostBig reports whether this machine is big-endian.
 var hostBig = binary.NativeEndian.Uint16([]byte{1, 0}) != 1
@@ -43,18 +71,182 @@ func (e element) swap(b []byte) {
 	if e.big == hostBig {
 		return
 	}
-	if e.size == 4 {
+	switch e.size {
+	case 2:
+		for ; len(b) >= 2; b = b[2:] {
+			b[0], b[1] = b[1], b[0]
+		}
+	case 4:
 		for ; len(b) >= 4; b = b[4:] {
 			binary.BigEndian.PutUint32(b, binary.LittleEndian.Uint32(b))
 		}
-		return
-	}
-	for ; len(b) >= 8; b = b[8:] {
-		binary.BigEndian.PutUint64(b, binary.LittleEndian.Uint64(b))
+	case 8:
+		for ; len(b) >= 8; b = b[8:] {
+			binary.BigEndian.PutUint64(b, binary.LittleEndian.Uint64(b))
+		}
 	}
 }
 
-// A tile is the memory of one segment, aligned for every element type; its two
+// widen turns the elements in b, which lie in t, into float32 or float64 at its start.
+// Element i is read before anything is written where it lies.
+func (e element) widen(t tile, b []byte) {
+	e.swap(b)
+	native := binary.NativeEndian
+	f32, f64 := t.float32s(), t.float64s()
+	switch {
+	case e.half():
+		for i := 0; 2*i < len(b); i++ {
+			f32[i] = fromHalf(native.Uint16(b[2*i:]))
+		}
+	case e.kind == 'V':
+		for i := 0; 2*i < len(b); i++ {
+			f32[i] = math.Float32frombits(uint32(native.Uint16(b[2*i:])) << 16)
+		}
+	case e.kind == 'i':
+		for i := 0; e.size*i < len(b); i++ {
+			f64[i] = float64(int64(e.bits(b[e.size*i:])) << (64 - 8*e.size) >> (64 - 8*e.size))
+		}
+	case e.kind == 'u':
+		for i := 0; e.size*i < len(b); i++ {
+			f64[i] = float64(e.bits(b[e.size*i:]))
+		}
+	}
+}
+
+// bits reads the element at the start of b.
+func (e element) bits(b []byte) uint64 {
+	switch e.size {
+	case 1:
+		return uint64(b[0])
+	case 2:
+		return uint64(binary.NativeEndian.Uint16(b))
+	case 4:
+		return uint64(binary.NativeEndian.Uint32(b))
+	}
+	return binary.NativeEndian.Uint64(b)
+}
+
+// settle rounds every x to a value that e has. What is too large for a float becomes
+// infinite; an integer takes its largest value, and loses its fraction as numpy's and
+// PyTorch's conversions make it.
+func settle[F float](e element, x []F) {
+	switch {
+	case e.half():
+		for i, v := range x {
+			x[i] = F(fromHalf(toHalf(float32(v))))
+		}
+	case e.kind == 'V':
+		for i, v := range x {
+			x[i] = F(math.Float32frombits(uint32(toBrain(float32(v))) << 16))
+		}
+	case e.integer():
+		low, high := e.limits()
+		for i, v := range x {
+			x[i] = F(min(max(math.Trunc(float64(v)), low), high))
+		}
+	}
+}
+
+// limits returns the smallest and the largest value of an integer type, as float64: the
+// largest of eight bytes is rounded up.
+func (e element) limits() (low, high float64) {
+	if e.kind == 'u' {
+		return 0, math.Exp2(float64(8*e.size)) - 1
+	}
+	return -math.Exp2(float64(8*e.size - 1)), math.Exp2(float64(8*e.size-1)) - 1
+}
+
+// write writes the first n values of t, which were settled, as e in little-endian order.
+// It changes t.
+func (e element) write(out io.Writer, t tile, n int) error {
+	b := t.bytes()[:n*e.size]
+	f32, f64 := t.float32s(), t.float64s()
+	little := binary.LittleEndian
+	switch {
+	case e.half():
+		for i, v := range f32[:n] {
+			little.PutUint16(b[2*i:], toHalf(v))
+		}
+	case e.kind == 'V':
+		for i, v := range f32[:n] {
+			little.PutUint16(b[2*i:], toBrain(v))
+		}
+	case e.integer():
+		for i, v := range f64[:n] {
+			switch u := e.whole(v); e.size {
+			case 1:
+				b[i] = byte(u)
+			case 2:
+				little.PutUint16(b[2*i:], uint16(u))
+			case 4:
+				little.PutUint32(b[4*i:], uint32(u))
+			case 8:
+				little.PutUint64(b[8*i:], u)
+			}
+		}
+	default:
+		element{size: e.size}.swap(b)
+	}
+	_, err := out.Write(b)
+	return err
+}
+
+// whole returns the bits of a settled integer.
+func (e element) whole(v float64) uint64 {
+	switch {
+	case e.kind == 'u' && v >= 0x1p64:
+		return math.MaxUint64
+	case e.kind == 'u':
+		return uint64(v)
+	case v >= 0x1p63:
+		return math.MaxInt64
+	}
+	return uint64(int64(v))
+}
+
+// fromHalf converts IEEE 754 binary16.
+func fromHalf(h uint16) float32 {
+	sign, exponent, fraction := uint32(h&0x8000)<<16, uint32(h>>10&0x1f), uint32(h&0x3ff)
+	switch exponent {
+	case 0: // zero or subnormal: fraction * 2^-24, exactly
+		return math.Float32frombits(math.Float32bits(float32(fraction)*0x1p-24) | sign)
+	case 0x1f:
+		return math.Float32frombits(sign | 0x7f800000 | fraction<<13)
+	}
+	return math.Float32frombits(sign | (exponent+127-15)<<23 | fraction<<13)
+}
+
+// toHalf rounds to the nearest binary16, of two to the even one.
+func toHalf(f float32) uint16 {
+	bits := math.Float32bits(f)
+	sign, magnitude := uint16(bits>>16&0x8000), bits&0x7fffffff
+	switch {
+	case magnitude > 0x7f800000:
+		return sign | 0x7e00
+	case magnitude >= 0x47800000: // 2^16
+		return sign | 0x7c00
+	case magnitude < 0x38800000: // below 2^-14: adding 2^-1 rounds to a multiple of 2^-24
+		return sign | uint16(math.Float32bits(math.Float32frombits(magnitude)+0.5)&0x7ff)
+	}
+	magnitude += 0xfff + magnitude>>13&1
+	return sign | uint16((magnitude-(127-15)<<23)>>13)
+}
+
+// toBrain rounds to the nearest bfloat16, of two to the even one.
+func toBrain(f float32) uint16 {
+	bits := math.Float32bits(f)
+	if bits&0x7fffffff > 0x7f800000 {
+		return uint16(bits>>16) | 0x40
+	}
+	return uint16((bits + 0x7fff + bits>>16&1) >> 16)
+}
+
+// Tile is how many bytes of each contribution are in memory at a time, in the type that is
+// computed with: a sealed segment's plaintext, small enough that four of them and the
+// result stay in a core's cache.
+const Tile = 64 << 10
+
+// A tile is the memory of one window, aligned for every element type; its two
 // views are the same memory in the machine's byte order.
 type tile []uint64
 
@@ -82,6 +274,28 @@ var (
 		8: {0x7fe0000000000000, 0x0020000000000000, 0x8000000000000000},
 	}
 )
+
+// finite reports whether the first n values of t, which were widened, are.
+func (e element) finite(t tile, n int) bool {
+	return e.integer() || finite[e.wide()].holds(t, n*e.wide())
+}
+
+// tame reports whether no mean of the first n values of t, which were widened, and others
+// like them overflows e.
+func (e element) tame(t tile, n int) bool {
+	switch {
+	case e.integer():
+		return true
+	case e.half():
+		for _, x := range t.float32s()[:n] {
+			if !(x < 0x1p15 && x > -0x1p15) {
+				return false
+			}
+		}
+		return true
+	}
+	return tame[e.wide()].holds(t, n*e.wide())
+}
 
 // holds reports whether every element of t[:n] (n bytes, in the machine's order)
 // is within the bound.

@@ -17,10 +17,10 @@ func Weigh(m object.MetricRecord, key string) (Contribution, error) {
 	switch v := m.Get(key).(type) {
 	case object.Sint:
 		if v >= 0 {
-			return Contribution{uint64(v)}, nil
+			return Contribution{Examples: uint64(v)}, nil
 		}
 	case object.Uint:
-		return Contribution{uint64(v)}, nil
+		return Contribution{Examples: uint64(v)}, nil
 	}
 	return Contribution{}, &Refused{Index: -1, Reason: fmt.Sprintf("metric %.80q is no number of examples", key)}
 }
@@ -35,10 +35,11 @@ func Metrics(contributions []Contribution, key string, in []object.MetricRecord)
 	if len(in) != len(contributions) || len(in) == 0 {
 		return nil, fmt.Errorf("aggregate: %d metric records of %d contributions", len(in), len(contributions))
 	}
-	m, err := planMean(FedAvg, contributions)
-	if err != nil {
+	p := Plan{used: all(len(contributions))}
+	if err := p.weigh(contributions); err != nil {
 		return nil, err
 	}
+	w := p.w64
 	var out object.MetricRecord
 	for _, it := range in[0] {
 		if it.Key == key {
@@ -59,9 +60,9 @@ func Metrics(contributions []Contribution, key string, in []object.MetricRecord)
 					return nil, &Refused{Index: k, Reason: fmt.Sprintf("metric %.80q: %s", it.Key, wild)}
 				}
 				if k == 0 {
-					sum = append(sum, v*m.w64[k])
+					sum = append(sum, v*w[k])
 				} else {
-					sum[i] += float64(v * m.w64[k])
+					sum[i] += float64(v * w[k])
 				}
 			}
 		}

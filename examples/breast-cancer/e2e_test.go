@@ -165,6 +165,10 @@ func TestFederation(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	strategy, err := aggregate.New(aggregate.FedAvg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	global, err := arraysOf(&model.Model{})
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +177,7 @@ func TestFederation(t *testing.T) {
 	for round := uint64(1); round <= 10; round++ {
 		task := object.RecordDict{{Name: arraysKey, Record: global}, {Name: configKey, Record: object.ConfigRecord{{Key: "server-round", Value: object.Sint(round)}}}}
 		replies, weights, _ := step(t, apps, "train", round, task)
-		s, err := aggregate.Plan(aggregate.FedAvg, weights)
+		plan, err := strategy.Plan(aggregate.Step{Round: round, Contributions: weights})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -184,7 +188,7 @@ func TestFederation(t *testing.T) {
 				in = append(in, bytes.NewReader(npyOf(t, r, it.Name)))
 			}
 			var sum bytes.Buffer
-			if err := aggregate.Array(s, aggregate.Tensor{Name: it.Name, Type: "<f8", Shape: it.Array.Shape}, in, &sum); err != nil {
+			if err := plan.Array(aggregate.Tensor{Name: it.Name, Type: "<f8", Shape: it.Array.Shape}, aggregate.Sources{In: in}, &sum, nil); err != nil {
 				t.Fatal(err)
 			}
 			h, err := object.ParseNPY(sum.Bytes())

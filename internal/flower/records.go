@@ -17,6 +17,10 @@ const (
 	RecordMetrics = "metrics"
 )
 
+// RecordState starts the names of the records in which the enclave keeps what its
+// strategy needs in the next round. Apps do not get them.
+const RecordState = "concordat.state."
+
 // ConfigRound is the key under which Flower's strategies send the round.
 const ConfigRound = "server-round"
 

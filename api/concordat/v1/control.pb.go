@@ -28,7 +28,7 @@ const (
 type StartRunRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	App      []byte                 `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`           // digest of the app, as the policy lists it
-	Strategy string                 `protobuf:"bytes,2,opt,name=strategy,proto3" json:"strategy,omitempty"` // a native strategy: "fedavg", "fedprox"
+	Strategy string                 `protobuf:"bytes,2,opt,name=strategy,proto3" json:"strategy,omitempty"` // a native strategy: "fedavg", "fedadam", ...
 	Rounds   uint64                 `protobuf:"varint,3,opt,name=rounds,proto3" json:"rounds,omitempty"`
 	// Flower's run config: what the app reads. Values are given in JSON.
 	Config map[string]string `protobuf:"bytes,4,rep,name=config,proto3" json:"config,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`

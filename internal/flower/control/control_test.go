@@ -131,7 +131,7 @@ func TestRuns(t *testing.T) {
 		ids = append(ids, r.GetRunId())
 		jobs = append(jobs, <-s.jobs)
 	}
-	if j := jobs[0]; j.Config["epochs"] != int64(7) || j.Config["learning-rate"] != 0.5 || j.Config["num-server-rounds"] != int64(3) || j.Terms != (fab.Terms{Strategy: "fedavg", Rounds: 3}) {
+	if j := jobs[0]; j.Config["epochs"] != int64(7) || j.Config["learning-rate"] != 0.5 || j.Config["num-server-rounds"] != int64(3) || j.Terms.Strategy != "fedavg" || j.Terms.Rounds != 3 {
 		t.Errorf("job %+v", j)
 	}
 	if ids[0] == ids[1] {

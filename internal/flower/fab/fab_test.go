@@ -13,6 +13,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/concordat/concordat/policy"
 )
 
 // The bundles in testdata are of examples/flower-quickstart, by "flwr build" of the
@@ -241,24 +243,43 @@ func TestFuse(t *testing.T) {
 
 func TestTerms(t *testing.T) {
 	t.Parallel()
+	adam := Project{Strategy: "fedadam", Arguments: map[string]any{"eta": 0.5, "tau": 0.1}}
 	for _, c := range []struct {
 		project Project
 		config  map[string]any
 		want    Terms
 		bad     string
 	}{
-		{Project{Strategy: "fedavg"}, map[string]any{KeyFlowerRounds: int64(3)}, Terms{"fedavg", 3}, ""},
-		{Project{Strategy: "fedavg", Rounds: 5}, map[string]any{KeyFlowerRounds: int64(3)}, Terms{"fedavg", 5}, ""},
-		{Project{Strategy: "fedavg", Rounds: 5}, map[string]any{KeyRounds: int64(2), KeyStrategy: "fedadam"}, Terms{"fedadam", 2}, ""},
+		{Project{Strategy: "fedavg"}, map[string]any{KeyFlowerRounds: int64(3)}, Terms{"fedavg", 3, nil}, ""},
+		{Project{Strategy: "fedavg", Rounds: 5}, map[string]any{KeyFlowerRounds: int64(3)}, Terms{"fedavg", 5, nil}, ""},
+		{adam, map[string]any{policy.KeyRounds: int64(2)}, Terms{"fedadam", 2, map[string]any{"eta": 0.5, "tau": 0.1}}, ""},
+		{adam, map[string]any{policy.KeyRounds: int64(2), "concordat.eta": 0.2, "concordat.train.eta": 7}, Terms{"fedadam", 2, map[string]any{"eta": 0.2, "tau": 0.1}}, ""},
+		{adam, map[string]any{policy.KeyRounds: int64(2), policy.KeyStrategy: "fedavg"}, Terms{"fedavg", 2, nil}, ""},
 		{Project{}, map[string]any{KeyFlowerRounds: int64(3)}, Terms{}, "names no native strategy"},
 		{Project{Strategy: "fedavg"}, nil, Terms{}, "how many rounds"},
 		{Project{Strategy: "fedavg"}, map[string]any{KeyFlowerRounds: int64(0)}, Terms{}, "above 0"},
 		{Project{Strategy: "fedavg"}, map[string]any{KeyFlowerRounds: "3"}, Terms{}, "above 0"},
-		{Project{}, map[string]any{KeyStrategy: true}, Terms{}, "no string"},
+		{Project{}, map[string]any{policy.KeyStrategy: true}, Terms{}, "no string"},
 	} {
 		got, err := c.project.Terms(c.config)
-		if c.bad == "" && (err != nil || got != c.want) || c.bad != "" && (err == nil || !strings.Contains(err.Error(), c.bad)) {
+		if c.bad == "" && (err != nil || got.Strategy != c.want.Strategy || got.Rounds != c.want.Rounds || !maps.Equal(got.Arguments, c.want.Arguments)) || c.bad != "" && (err == nil || !strings.Contains(err.Error(), c.bad)) {
 			t.Errorf("%+v with %v: %+v, %v", c.project, c.config, got, err)
+		}
+	}
+}
+
+func TestConcordatTable(t *testing.T) {
+	t.Parallel()
+	parse := func(table string) (Project, error) {
+		return parseProject([]byte(strings.Split(project, "[tool.concordat]")[0] + "\n[tool.concordat]\n" + table))
+	}
+	p, err := parse("strategy = \"fedadam\"\nrounds = 4\neta = 0.5\nnum = 2\n")
+	if err != nil || p.Strategy != "fedadam" || p.Rounds != 4 || !maps.Equal(p.Arguments, map[string]any{"eta": 0.5, "num": int64(2)}) {
+		t.Errorf("%+v, %v", p, err)
+	}
+	for _, bad := range []string{"rounds = -1", "rounds = 1.5", "strategy = 3", "eta = [1]", "eta = nan"} {
+		if _, err := parse(bad); !errors.Is(err, ErrBundle) {
+			t.Errorf("%s: %v", bad, err)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/concordat/concordat/policy"
 	"github.com/pelletier/go-toml/v2"
 )
 
@@ -18,9 +19,11 @@ type Project struct {
 	// Config is [tool.flwr.app.config], nested tables joined by dots. Values are bool,
 	// int64, float64 or string.
 	Config map[string]any
-	// Strategy and Rounds are of [tool.concordat]; empty and 0 where it has none.
-	Strategy string
-	Rounds   uint64
+	// Strategy and Rounds are of [tool.concordat]; empty and 0 where it has none. All its
+	// other keys are arguments of the strategy, with values as Config's.
+	Strategy  string
+	Rounds    uint64
+	Arguments map[string]any
 }
 
 // ID is Flower's name of the app.
@@ -54,10 +57,7 @@ func parseProject(raw []byte) (Project, error) {
 					} `toml:"components"`
 				} `toml:"app"`
 			} `toml:"flwr"`
-			Concordat struct {
-				Strategy string `toml:"strategy"`
-				Rounds   int64  `toml:"rounds"`
-			} `toml:"concordat"`
+			Concordat map[string]any `toml:"concordat"`
 		} `toml:"tool"`
 	}
 	if err := toml.Unmarshal(raw, &doc); err != nil {
@@ -66,7 +66,7 @@ func parseProject(raw []byte) (Project, error) {
 	app := doc.Tool.Flwr.App
 	p := Project{Publisher: app.Publisher, Name: doc.Project.Name, Version: doc.Project.Version,
 		ServerApp: app.Components.ServerApp, ClientApp: app.Components.ClientApp,
-		Config: map[string]any{}, Strategy: doc.Tool.Concordat.Strategy}
+		Config: map[string]any{}, Arguments: map[string]any{}}
 	for field, v := range map[string]string{"project.name": p.Name, "project.version": p.Version, "tool.flwr.app.publisher": p.Publisher} {
 		if !wordForm.MatchString(v) {
 			return Project{}, badf("%s: %s is %.80q, want letters, digits and ._+-", projectName, field, v)
@@ -77,14 +77,35 @@ func parseProject(raw []byte) (Project, error) {
 			return Project{}, badf("%s: tool.flwr.app.components.%s is %.80q, want \"module:attribute\"", projectName, field, v)
 		}
 	}
-	if doc.Tool.Concordat.Rounds < 0 {
-		return Project{}, badf("%s: tool.concordat.rounds is %d", projectName, doc.Tool.Concordat.Rounds)
+	if err := p.concordat(doc.Tool.Concordat); err != nil {
+		return Project{}, badf("%s: tool.concordat: %w", projectName, err)
 	}
-	p.Rounds = uint64(doc.Tool.Concordat.Rounds)
 	if err := flatten(p.Config, "", app.Config); err != nil {
 		return Project{}, badf("%s: tool.flwr.app.config: %w", projectName, err)
 	}
 	return p, nil
+}
+
+// concordat reads [tool.concordat].
+func (p *Project) concordat(table map[string]any) error {
+	if err := flatten(p.Arguments, "", table); err != nil {
+		return err
+	}
+	if v, ok := p.Arguments["strategy"]; ok {
+		if p.Strategy, ok = v.(string); !ok {
+			return fmt.Errorf("strategy is %v, want a name", v)
+		}
+	}
+	if v, ok := p.Arguments["rounds"]; ok {
+		n, isInt := v.(int64)
+		if !isInt || n < 0 {
+			return fmt.Errorf("rounds is %v, want a number", v)
+		}
+		p.Rounds = uint64(n)
+	}
+	delete(p.Arguments, "strategy")
+	delete(p.Arguments, "rounds")
+	return nil
 }
 
 // flatten joins nested tables by dots (flwr.common.config.flatten_dict).
@@ -133,16 +154,13 @@ func checkValue(key string, v any) error {
 	return fmt.Errorf("%.80q is no bool, integer, float or string", key)
 }
 
-// OwnPrefix starts the keys of a run config that are Concordat's: they may be
-// overridden without being in the app's config.
-const OwnPrefix = "concordat."
-
 // Fuse returns the app's config with overrides in it. As with Flower, an override
-// must be of a key that the app has, and may have another type.
+// must be of a key that the app has, and may have another type; or it is Concordat's own
+// (policy.ConfigPrefix).
 func (p *Project) Fuse(overrides map[string]any) (map[string]any, error) {
 	out := maps.Clone(p.Config)
 	for _, k := range slices.Sorted(maps.Keys(overrides)) {
-		if _, has := p.Config[k]; !has && !strings.HasPrefix(k, OwnPrefix) {
+		if _, has := p.Config[k]; !has && !strings.HasPrefix(k, policy.ConfigPrefix) {
 			return nil, fmt.Errorf("run config: the app has no key %.80q; it has %s", k, strings.Join(slices.Sorted(maps.Keys(p.Config)), ", "))
 		}
 		if err := checkValue(k, overrides[k]); err != nil {
@@ -155,33 +173,37 @@ func (p *Project) Fuse(overrides map[string]any) (map[string]any, error) {
 
 // Terms are what a native strategy needs to be told about a run.
 type Terms struct {
-	Strategy string
-	Rounds   uint64
+	Strategy  string
+	Rounds    uint64
+	Arguments map[string]any // of the strategy
 }
 
-// The keys of a run config that [Project.Terms] reads. KeyFlowerRounds is what
-// Flower's own templates use.
-const (
-	KeyStrategy     = OwnPrefix + "strategy"
-	KeyRounds       = OwnPrefix + "rounds"
-	KeyFlowerRounds = "num-server-rounds"
-)
+// KeyFlowerRounds is the key of the number of rounds in Flower's own templates.
+const KeyFlowerRounds = "num-server-rounds"
 
-// Terms reads strategy and rounds: from the fused config first, then from
-// [tool.concordat].
+// Terms reads strategy, rounds and arguments: from the fused config first, then from
+// [tool.concordat]. The arguments of that table are meant for the strategy that it names,
+// and left out with another.
 func (p *Project) Terms(config map[string]any) (Terms, error) {
-	t := Terms{Strategy: p.Strategy, Rounds: p.Rounds}
-	if v, ok := config[KeyStrategy]; ok {
+	t := Terms{Strategy: p.Strategy, Rounds: p.Rounds, Arguments: policy.StrategyArguments(config)}
+	if v, ok := config[policy.KeyStrategy]; ok {
 		s, isString := v.(string)
 		if !isString {
-			return t, fmt.Errorf("run config: %s is no string", KeyStrategy)
+			return t, fmt.Errorf("run config: %s is no string", policy.KeyStrategy)
 		}
 		t.Strategy = s
 	}
-	if t.Strategy == "" {
-		return t, fmt.Errorf("the app names no native strategy: add `strategy = \"fedavg\"` under [tool.concordat] in pyproject.toml, or run with -c '%s=\"fedavg\"'", KeyStrategy)
+	if t.Strategy == p.Strategy {
+		for k, v := range p.Arguments {
+			if _, overridden := t.Arguments[k]; !overridden {
+				t.Arguments[k] = v
+			}
+		}
 	}
-	for _, key := range []string{KeyRounds, KeyFlowerRounds} {
+	if t.Strategy == "" {
+		return t, fmt.Errorf("the app names no native strategy: add `strategy = \"fedavg\"` under [tool.concordat] in pyproject.toml, or run with -c '%s=\"fedavg\"'", policy.KeyStrategy)
+	}
+	for _, key := range []string{policy.KeyRounds, KeyFlowerRounds} {
 		v, ok := config[key]
 		if !ok || key == KeyFlowerRounds && t.Rounds > 0 {
 			continue
