@@ -83,17 +83,43 @@ func (o *Opener) OpenSegment(dst []byte, i int, sealed []byte) ([]byte, error) {
 	return out, nil
 }
 
+// openSegments is OpenSegment for segments from first on, in place, hashed side by side.
+// sealed becomes what it returns.
+func (o *Opener) openSegments(first int, sealed [][]byte) ([][]byte, error) {
+	var leaves [together]merkle.Hash
+	merkle.LeafHashes(leaves[:len(sealed)], sealed)
+	for k, s := range sealed {
+		i := first + k
+		if leaves[k] != o.leaves[i] {
+			return nil, fmt.Errorf("%w: segment %d of %s", ErrMismatch, i, o.id.Short())
+		}
+		nonce := segmentNonce(i, i == len(o.leaves)-1)
+		plain, err := o.gcm.Open(s[:0], nonce[:], s, o.header[:])
+		if err != nil {
+			return nil, fmt.Errorf("%w: segment %d of %s does not decrypt", ErrOpening, i, o.id.Short())
+		}
+		sealed[k] = plain
+	}
+	return sealed, nil
+}
+
 // Open checks a whole chunk against its id, decrypts it, checks that it is the
 // object that the opening names, and appends it to dst. The errors are those of
 // [NewOpener] and [Opener.OpenSegment]; another object is [ErrOpening].
 func Open(dst []byte, id ID, stored []byte, o Opening) ([]byte, error) {
+	plain, _, err := open(dst, id, stored, o)
+	return plain, err
+}
+
+// open is Open, and returns the chunk's layout too.
+func open(dst []byte, id ID, stored []byte, o Opening) ([]byte, *Layout, error) {
 	l, err := Measure(stored)
 	if err != nil {
-		return nil, fmt.Errorf("chunk %s: %w", id.Short(), err)
+		return nil, nil, fmt.Errorf("chunk %s: %w", id.Short(), err)
 	}
 	op, err := NewOpener(id, l, o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	at := len(dst)
 	dst = slices.Grow(dst, int(op.Size())) // or every segment would copy those before it
@@ -102,11 +128,11 @@ func Open(dst []byte, id ID, stored []byte, o Opening) ([]byte, error) {
 		nonce := segmentNonce(i, i == op.Segments()-1)
 		// Measure has just hashed these bytes: the leaf needs no second look.
 		if dst, err = op.gcm.Open(dst, nonce[:], stored[off:off+int64(size)], op.header[:]); err != nil {
-			return nil, fmt.Errorf("%w: segment %d of %s does not decrypt", ErrOpening, i, id.Short())
+			return nil, nil, fmt.Errorf("%w: segment %d of %s does not decrypt", ErrOpening, i, id.Short())
 		}
 	}
 	if object.Sum(dst[at:]) != o.oid() {
-		return nil, fmt.Errorf("%w: %s holds another object", ErrOpening, id.Short())
+		return nil, nil, fmt.Errorf("%w: %s holds another object", ErrOpening, id.Short())
 	}
-	return dst, nil
+	return dst, l, nil
 }

@@ -140,28 +140,86 @@ func (w *ParcelWriter) order(id object.ID, list *[]Entry, seen map[object.ID]boo
 	return nil
 }
 
-// Fetch appends the stored bytes of a chunk, at most size of them, to dst. They may come
-// from anywhere: they are checked.
+// Source is where the stored bytes of chunks come from. It may be anyone's: they are
+// checked.
+type Source interface {
+	// Fetch appends the stored bytes of a chunk, at most size of them, to dst.
+	Fetch(ctx context.Context, dst []byte, id ID, size int64) ([]byte, error)
+	// Stream reads chunks one after the other, of each as many bytes as it is said to
+	// have; it may read ahead. It ends with ctx, or when it is closed.
+	Stream(ctx context.Context, chunks []Stored) io.ReadCloser
+}
+
+// Stored is a chunk as a store has it.
+type Stored struct {
+	ID   ID
+	Size int64 // bytes
+}
+
+// Fetch is a [Source] of whole chunks, one at a time.
 type Fetch func(ctx context.Context, dst []byte, id ID, size int64) ([]byte, error)
+
+// Fetch calls f.
+func (f Fetch) Fetch(ctx context.Context, dst []byte, id ID, size int64) ([]byte, error) {
+	return f(ctx, dst, id, size)
+}
+
+// Stream fetches each chunk when it is read.
+func (f Fetch) Stream(ctx context.Context, chunks []Stored) io.ReadCloser {
+	return &fetched{ctx: ctx, fetch: f, chunks: chunks}
+}
+
+type fetched struct {
+	ctx    context.Context
+	fetch  Fetch
+	chunks []Stored
+	buf    []byte
+	rest   []byte
+}
+
+func (f *fetched) Read(b []byte) (n int, err error) {
+	for len(f.rest) == 0 {
+		if len(f.chunks) == 0 {
+			return 0, io.EOF
+		}
+		c := f.chunks[0]
+		if f.buf, err = f.fetch(f.ctx, f.buf[:0], c.ID, c.Size); err != nil {
+			return 0, err
+		}
+		if int64(len(f.buf)) != c.Size {
+			return 0, fmt.Errorf("%w: %d bytes of %s, want %d", ErrMismatch, len(f.buf), c.ID.Short(), c.Size)
+		}
+		f.rest, f.chunks = f.buf, f.chunks[1:]
+	}
+	n = copy(b, f.rest)
+	f.rest = f.rest[n:]
+	return n, nil
+}
+
+func (f *fetched) Close() error { return nil }
 
 // Parcel is an opened manifest, whose array chunks can be opened one by one, any
 // number of times, each time with every check. It is safe for concurrent use.
 type Parcel struct {
 	secret   *Secret
-	fetch    Fetch
+	source   Source
 	manifest *Manifest
 	ids      []ID
 	entries  map[object.ID]Entry
+
+	mu     sync.Mutex
+	known  map[object.ID]outline // of array chunks that were opened whole
+	leaves int                   // in known
 }
 
 // OpenParcel fetches and opens a manifest and checks that it lists exactly the count
 // chunks under root, both from a signed statement. Errors wrap those of [Open] and
-// [ParseManifest]; errors of fetch are passed on.
-func OpenParcel(ctx context.Context, secret *Secret, ref Ref, root Digest, count uint64, fetch Fetch) (*Parcel, error) {
+// [ParseManifest]; errors of the source are passed on.
+func OpenParcel(ctx context.Context, secret *Secret, ref Ref, root Digest, count uint64, from Source) (*Parcel, error) {
 	if ref.Size > MaxManifest {
 		return nil, fmt.Errorf("%w: manifest of %d bytes, limit %d", ErrTooLarge, ref.Size, MaxManifest)
 	}
-	stored, err := fetch(ctx, nil, ref.ID, StoredSize(int64(ref.Size)))
+	stored, err := from.Fetch(ctx, nil, ref.ID, StoredSize(int64(ref.Size)))
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +231,7 @@ func OpenParcel(ctx context.Context, secret *Secret, ref Ref, root Digest, count
 	if err != nil {
 		return nil, err
 	}
-	p := &Parcel{secret: secret, fetch: fetch, manifest: m, ids: m.Chunks(ref.ID), entries: map[object.ID]Entry{}}
+	p := &Parcel{secret: secret, source: from, manifest: m, ids: m.Chunks(ref.ID), entries: map[object.ID]Entry{}, known: map[object.ID]outline{}}
 	if got := Root(p.ids); got != root || uint64(len(p.ids)) != count {
 		return nil, fmt.Errorf("%w: manifest lists %d chunks under %s, the statement says %d under %s", ErrOpening, len(p.ids), got.Short(), count, root.Short())
 	}
@@ -204,74 +262,45 @@ func (p *Parcel) Inline(id object.ID) ([]byte, error) {
 // Open returns the bytes of any object of the parcel, fetched and checked if it is an
 // array chunk.
 func (p *Parcel) Open(ctx context.Context, id object.ID) ([]byte, error) {
-	return p.open(ctx, id, new(scratch))
+	e, err := p.entry(id)
+	if err != nil || e.Inline != nil {
+		return e.Inline, err
+	}
+	m := scratches.Get().(*scratch)
+	defer scratches.Put(m)
+	if m.sealed, err = p.source.Fetch(ctx, m.sealed[:0], e.Chunk, StoredSize(e.Size)); err != nil {
+		return nil, err
+	}
+	plain, _, err := p.openChunk(make([]byte, 0, e.Size), e, m.sealed)
+	return plain, err
+}
+
+// entry returns what the manifest says of an object that can be opened.
+func (p *Parcel) entry(id object.ID) (Entry, error) {
+	e, ok := p.entries[id]
+	switch {
+	case !ok:
+		return e, fmt.Errorf("%w: the manifest has no such object", ErrOpening)
+	case e.Inline == nil && e.Chunk.IsZero():
+		return e, fmt.Errorf("%w: the object is frozen and not in the parcel", ErrNotFound)
+	}
+	return e, nil
+}
+
+// openChunk makes every check of a whole chunk and appends its plaintext to dst.
+func (p *Parcel) openChunk(dst []byte, e Entry, sealed []byte) ([]byte, *Layout, error) {
+	plain, l, err := open(dst, e.Chunk, sealed, p.secret.Opening(e.Object))
+	if err != nil {
+		return nil, nil, err
+	}
+	if int64(len(plain)-len(dst)) != e.Size {
+		return nil, nil, fmt.Errorf("%w: object of %d bytes, the manifest says %d", ErrOpening, len(plain)-len(dst), e.Size)
+	}
+	return plain, l, nil
 }
 
 // scratch is memory for one chunk, sealed and open.
 type scratch struct{ sealed, plain []byte }
 
-// open is Open; what it returns may be in s.
-func (p *Parcel) open(ctx context.Context, id object.ID, s *scratch) (_ []byte, err error) {
-	e, ok := p.entries[id]
-	switch {
-	case !ok:
-		return nil, fmt.Errorf("%w: the manifest has no such object", ErrOpening)
-	case e.Inline != nil:
-		return e.Inline, nil
-	case e.Chunk.IsZero():
-		return nil, fmt.Errorf("%w: the object is frozen and not in the parcel", ErrNotFound)
-	}
-	if s.sealed, err = p.fetch(ctx, s.sealed[:0], e.Chunk, StoredSize(e.Size)); err != nil {
-		return nil, err
-	}
-	if s.plain, err = Open(s.plain[:0], e.Chunk, s.sealed, p.secret.Opening(id)); err != nil {
-		return nil, err
-	}
-	if int64(len(s.plain)) != e.Size {
-		return nil, fmt.Errorf("%w: object of %d bytes, the manifest says %d", ErrOpening, len(s.plain), e.Size)
-	}
-	return s.plain, nil
-}
-
-// ArrayReader reads an array's bytes, one chunk in memory at a time. a is in outline,
-// inflated from this parcel.
-func (p *Parcel) ArrayReader(ctx context.Context, a *object.Array) io.Reader {
-	return &arrayReader{ctx: ctx, p: p, chunks: a.Chunks}
-}
-
-type arrayReader struct {
-	ctx    context.Context
-	p      *Parcel
-	chunks []object.Chunk
-	rest   []byte
-	memory *scratch // rest is in it; nil after the end
-}
-
-// scratches are those of arrays that were read to their end.
+// scratches are those that nobody uses.
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
-
-func (r *arrayReader) Read(b []byte) (int, error) {
-	for len(r.rest) == 0 {
-		if len(r.chunks) == 0 {
-			if r.memory != nil {
-				scratches.Put(r.memory)
-				r.memory = nil
-			}
-			return 0, io.EOF
-		}
-		if r.memory == nil {
-			r.memory = scratches.Get().(*scratch)
-		}
-		raw, err := r.p.open(r.ctx, r.chunks[0].ID, r.memory)
-		if err != nil {
-			return 0, err
-		}
-		if r.rest, err = object.ChunkData(raw); err != nil {
-			return 0, err
-		}
-		r.chunks = r.chunks[1:]
-	}
-	n := copy(b, r.rest)
-	r.rest = r.rest[n:]
-	return n, nil
-}

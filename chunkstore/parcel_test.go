@@ -49,13 +49,13 @@ func TestParcel(t *testing.T) {
 	if sealed.Count != 3 || len(stored) != 3 {
 		t.Fatalf("%d chunks, %d stored, want 3", sealed.Count, len(stored))
 	}
-	fetch := func(_ context.Context, _ []byte, id chunkstore.ID, size int64) ([]byte, error) {
+	fetch := func(_ context.Context, dst []byte, id chunkstore.ID, size int64) ([]byte, error) {
 		if b, ok := stored[id]; ok && int64(len(b)) == size {
-			return b, nil
+			return append(dst, b...), nil
 		}
 		return nil, chunkstore.ErrNotFound
 	}
-	p, err := chunkstore.OpenParcel(ctx, s, sealed.Manifest, sealed.Root, sealed.Count, fetch)
+	p, err := chunkstore.OpenParcel(ctx, s, sealed.Manifest, sealed.Root, sealed.Count, chunkstore.Fetch(fetch))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,8 +75,10 @@ func TestParcel(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := n.(*object.Message).Content.Get("r").(object.ArrayRecord)[1].Array
-	if b, err := io.ReadAll(p.ArrayReader(ctx, a)); err != nil || string(b) != "onetwoone" {
-		t.Errorf("array is %q, %v", b, err)
+	for range 3 {
+		if b, err := io.ReadAll(p.ArrayReader(ctx, a)); err != nil || string(b) != "onetwoone" {
+			t.Errorf("array is %q, %v", b, err)
+		}
 	}
 
 	// Objects in another order, and the same chunks sealed before, make the same
@@ -94,8 +96,8 @@ func TestParcelRefuses(t *testing.T) {
 	s := chunkstore.NewUplink([32]byte{1}, chunkstore.Digest{2}, 3)
 	objs := smallMessage(t)
 	sealed, stored := parcel(t, s, objs)
-	fetch := func(_ context.Context, _ []byte, id chunkstore.ID, size int64) ([]byte, error) {
-		return stored[id], nil
+	fetch := func(_ context.Context, dst []byte, id chunkstore.ID, size int64) ([]byte, error) {
+		return append(dst, stored[id]...), nil
 	}
 	root, ref := sealed.Root, sealed.Manifest
 	root[0] ^= 1
@@ -131,13 +133,13 @@ func TestParcelRefuses(t *testing.T) {
 	}
 	// A chunk that is exchanged after the manifest was read is refused too.
 	swap := false
-	p, err := chunkstore.OpenParcel(ctx, s, ref, sealed.Root, sealed.Count, func(_ context.Context, _ []byte, id chunkstore.ID, _ int64) ([]byte, error) {
+	p, err := chunkstore.OpenParcel(ctx, s, ref, sealed.Root, sealed.Count, chunkstore.Fetch(func(_ context.Context, _ []byte, id chunkstore.ID, _ int64) ([]byte, error) {
 		b := bytes.Clone(stored[id])
 		if swap {
 			b[chunkstore.HeaderSize] ^= 1
 		}
 		return b, nil
-	})
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}

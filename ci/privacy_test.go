@@ -118,17 +118,17 @@ func plaintextIDs(t *testing.T, f *ci.Federation, l *hostile.Link, run ci.Digest
 		q, a := m.Request.(*concordatv1.GetChunksRequest), m.Body.(*concordatv1.GetChunksResponse)
 		chunks[chunkstore.ID(q.GetRanges()[a.GetRange()].GetId())] = a.GetData()
 	}
-	fetch := func(_ context.Context, _ []byte, id chunkstore.ID, _ int64) ([]byte, error) {
+	fetch := func(_ context.Context, dst []byte, id chunkstore.ID, _ int64) ([]byte, error) {
 		b, ok := chunks[id]
 		if !ok {
 			return nil, fmt.Errorf("chunk %s was read by nobody", id.Short())
 		}
-		return b, nil
+		return append(dst, b...), nil
 	}
 	ids := map[object.ID]string{}
 	collect := func(what string, key *chunkstore.Secret, m session.ManifestRef, root ci.Digest, count uint64) {
 		t.Helper()
-		p, err := chunkstore.OpenParcel(t.Context(), key, chunkstore.Ref{OID: object.ID(m.OID), ID: chunkstore.ID(m.ID), Size: m.Size}, root, count, fetch)
+		p, err := chunkstore.OpenParcel(t.Context(), key, chunkstore.Ref{OID: object.ID(m.OID), ID: chunkstore.ID(m.ID), Size: m.Size}, root, count, chunkstore.Fetch(fetch))
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}

@@ -66,6 +66,11 @@ var ErrSuperseded = errors.New("enclave: another instance has a later epoch, or 
 // maxWindowDelay is the most that protocol F18 allows.
 const maxWindowDelay = 2 * time.Second
 
+// maxReading is how many contributions, and stored initial models, are read for the first
+// time at once: each holds a chunk, sealed and open, where all later readings hold
+// segments.
+const maxReading = 2
+
 // Enclave is one instance, with one signing key, in one epoch.
 type Enclave struct {
 	cfg      Config
@@ -95,7 +100,8 @@ type Enclave struct {
 	epoch    uint64
 	evidence Digest // first evidence statement of this instance that counts: runs and steps name it
 
-	collecting sync.Mutex // held by the job that collects evidence
+	collecting sync.Mutex    // held by the job that collects evidence
+	reading    chan struct{} // a place in it is held by each job that reads arrays for the first time
 }
 
 // New checks cfg and makes the instance's keys.
@@ -117,6 +123,7 @@ func New(cfg Config) (*Enclave, error) {
 	e := &Enclave{
 		cfg: cfg, chain: chain, policy: chain.Head(), signer: signer,
 		sessions: map[session.ID]*node{}, nodes: map[Digest]*node{}, runs: map[Digest]*run{},
+		reading: make(chan struct{}, maxReading),
 	}
 	e.fed = e.policy.FederationID()
 	if _, err := rand.Read(e.instance[:]); err != nil {

@@ -91,7 +91,7 @@ func onlyArrays(n any) (object.ArrayRecord, error) {
 func (e *Enclave) storedModel(ctx context.Context, owner Digest, s *session.StoredArrays) (*model, error) {
 	remote := transfer.NewReader(e.chunks, chunkstore.Scope{Federation: e.fed, Run: s.Place, Owner: owner})
 	parcel, err := chunkstore.OpenParcel(ctx, chunkstore.NewUplink(s.Secret, s.Place, 0),
-		chunkstore.Ref{OID: object.ID(s.Manifest.OID), ID: chunkstore.ID(s.Manifest.ID), Size: s.Manifest.Size}, s.Root, s.Count, remote.Fetch)
+		chunkstore.Ref{OID: object.ID(s.Manifest.OID), ID: chunkstore.ID(s.Manifest.ID), Size: s.Manifest.Size}, s.Root, s.Count, remote)
 	if err != nil {
 		return nil, err
 	}
@@ -103,6 +103,11 @@ func (e *Enclave) storedModel(ctx context.Context, owner Digest, s *session.Stor
 	if m.arrays, err = onlyArrays(n); err != nil {
 		return nil, err
 	}
+	ctx, done, err := e.firstReading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	for _, a := range m.arrays {
 		r := bufio.NewReaderSize(parcel.ArrayReader(ctx, a.Array), maxNPYStart)
 		head, err := r.Peek(maxNPYStart)
@@ -119,6 +124,18 @@ func (e *Enclave) storedModel(ctx context.Context, owner Digest, s *session.Stor
 		m.tensors = append(m.tensors, t)
 	}
 	return m, nil
+}
+
+// firstReading waits for its turn, of [maxReading]. done ends that, and every array reader
+// with ctx.
+func (e *Enclave) firstReading(ctx context.Context) (_ context.Context, done func(), err error) {
+	select {
+	case e.reading <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	return ctx, func() { cancel(); <-e.reading }, nil
 }
 
 // maxNPYStart holds the header of any array that object.ParseNPY reads.
@@ -218,6 +235,8 @@ func (r *run) aggregated(m *model, open *openStep, updates []*update, plan *aggr
 	}
 	var handedOut *chunkstore.Parcel
 	return r.streamed(m, round, metrics, names, func(ctx context.Context, i int, w io.Writer, state []io.Writer) (err error) {
+		ctx, cancel := context.WithCancel(ctx) // ends readers that an error leaves
+		defer cancel()
 		from := aggregate.Sources{In: arrayReaders(ctx, updates, i)}
 		if handedOut == nil && (r.strategy.NeedsModel() || m.state != nil) {
 			if handedOut, err = r.outputs(ctx, open); err != nil {
@@ -245,6 +264,8 @@ func arrayReaders(ctx context.Context, updates []*update, i int) []io.Reader {
 
 // survey passes over all arrays of the updates to m once, before any is aggregated.
 func (r *run) survey(ctx context.Context, v *aggregate.Survey, m *model, open *openStep, updates []*update) (err error) {
+	ctx, cancel := context.WithCancel(ctx) // ends readers that an error leaves
+	defer cancel()
 	var handedOut *chunkstore.Parcel
 	if r.strategy.NeedsModel() {
 		if handedOut, err = r.outputs(ctx, open); err != nil {
@@ -266,7 +287,7 @@ func (r *run) survey(ctx context.Context, v *aggregate.Survey, m *model, open *o
 // outputs opens what a step handed out; it lies at the link.
 func (r *run) outputs(ctx context.Context, open *openStep) (*chunkstore.Parcel, error) {
 	remote := transfer.NewReader(r.e.chunks, chunkstore.Scope{Federation: r.e.fed, Run: r.digest})
-	return chunkstore.OpenParcel(ctx, r.downlinkKey(), open.outputs.Manifest, open.outputs.Root, open.outputs.Count, remote.Fetch)
+	return chunkstore.OpenParcel(ctx, r.downlinkKey(), open.outputs.Manifest, open.outputs.Root, open.outputs.Count, remote)
 }
 
 // streamed produces a step whose arrays are those of m with other bytes, which array
@@ -344,7 +365,7 @@ func (r *run) read(ctx context.Context, c *contribution, ref session.ManifestRef
 	}
 	key := chunkstore.NewUplink(uplink, r.digest, body.Seq)
 	remote := transfer.NewReader(r.e.chunks, chunkstore.Scope{Federation: r.e.fed, Run: r.digest, Owner: c.node})
-	parcel, err := chunkstore.OpenParcel(ctx, key, chunkstore.Ref{OID: object.ID(ref.OID), ID: chunkstore.ID(ref.ID), Size: ref.Size}, body.ChunkRoot, body.Count, remote.Fetch)
+	parcel, err := chunkstore.OpenParcel(ctx, key, chunkstore.Ref{OID: object.ID(ref.OID), ID: chunkstore.ID(ref.ID), Size: ref.Size}, body.ChunkRoot, body.Count, remote)
 	if err != nil {
 		return nil, err
 	}
@@ -381,6 +402,11 @@ func (r *run) read(ctx context.Context, c *contribution, ref session.ManifestRef
 	if len(u.arrays) != len(m.tensors) {
 		return nil, fmt.Errorf("%d arrays, the model has %d", len(u.arrays), len(m.tensors))
 	}
+	ctx, done, err := r.e.firstReading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	for i, t := range m.tensors {
 		if u.arrays[i].Name != t.Name {
 			return nil, fmt.Errorf("array %d is %.80q, the model's is %q", i, u.arrays[i].Name, t.Name)
@@ -552,6 +578,8 @@ func (r *run) openModel(ctx context.Context, open *openStep) (*model, error) {
 			m.chunks = append(m.chunks, e)
 		}
 	}
+	ctx, cancel := context.WithCancel(ctx) // of each array only the beginning is read
+	defer cancel()
 	for _, a := range arrays {
 		head := make([]byte, maxArrayHead)
 		k, err := io.ReadFull(parcel.ArrayReader(ctx, a.Array), head)

@@ -132,7 +132,7 @@ type sealed struct {
 func (w *work) open(ctx context.Context, ref session.ManifestRef, down [32]byte) (map[string]float64, error) {
 	key := chunkstore.NewDownlink(down, w.r.digest, w.body.Generation)
 	remote := transfer.NewReader(w.n.chunks, chunkstore.Scope{Federation: w.n.fed, Run: w.r.digest})
-	parcel, err := chunkstore.OpenParcel(ctx, key, chunkstore.Ref{OID: object.ID(ref.OID), ID: chunkstore.ID(ref.ID), Size: ref.Size}, w.body.OutputsRoot, w.body.OutputsCount, remote.Fetch)
+	parcel, err := chunkstore.OpenParcel(ctx, key, chunkstore.Ref{OID: object.ID(ref.OID), ID: chunkstore.ID(ref.ID), Size: ref.Size}, w.body.OutputsRoot, w.body.OutputsCount, remote)
 	if err != nil {
 		return nil, fmt.Errorf("outputs of step %d: %w", w.body.Seq, err)
 	}

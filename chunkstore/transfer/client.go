@@ -202,6 +202,8 @@ type Reader struct {
 	bytes atomic.Uint64
 }
 
+var _ chunkstore.Source = (*Reader)(nil)
+
 // NewReader returns a reader of the scope's chunks.
 func NewReader(c *Client, scope chunkstore.Scope) *Reader { return &Reader{c: c, scope: scope} }
 
@@ -209,7 +211,7 @@ func NewReader(c *Client, scope chunkstore.Scope) *Reader { return &Reader{c: c,
 func (r *Reader) Bytes() uint64 { return r.bytes.Load() }
 
 // Fetch appends the stored bytes of a chunk, at most size of them, to dst, as the link has
-// them: the caller checks them against the id. It is a [chunkstore.Fetch].
+// them: the caller checks them against the id.
 func (r *Reader) Fetch(ctx context.Context, dst []byte, id chunkstore.ID, size int64) ([]byte, error) {
 	at := len(dst)
 	err := r.c.Get(ctx, r.scope, []Range{{ID: id}}, func(_ int, stored uint64, in io.Reader) error {
@@ -225,4 +227,58 @@ func (r *Reader) Fetch(ctx context.Context, dst []byte, id chunkstore.ID, size i
 	}
 	r.bytes.Add(uint64(len(dst) - at))
 	return dst, nil
+}
+
+// Stream reads chunks one after the other over one call. The link sends ahead of what is
+// read as far as the connection's windows allow.
+func (r *Reader) Stream(ctx context.Context, chunks []chunkstore.Stored) io.ReadCloser {
+	ctx, cancel := context.WithCancel(ctx)
+	s := &chunkStream{r: r, chunks: chunks, cancel: cancel}
+	ranges := make([]Range, len(chunks))
+	for i, c := range chunks {
+		ranges[i].ID = c.ID
+	}
+	s.g = getter{ctx: ctx, c: r.c, scope: r.scope, ranges: ranges}
+	return s
+}
+
+// chunkStream reads whole chunks with a getter.
+type chunkStream struct {
+	r      *Reader
+	chunks []chunkstore.Stored
+	cancel context.CancelFunc
+	g      getter
+}
+
+func (s *chunkStream) Read(p []byte) (int, error) {
+	for s.g.at < len(s.chunks) {
+		c := s.chunks[s.g.at]
+		var err error
+		if !s.g.known {
+			err = s.g.fill() // the first message has the size
+			if err == nil && s.g.size != uint64(c.Size) {
+				err = fmt.Errorf("%w: of another size than its manifest says", chunkstore.ErrMismatch)
+			}
+		}
+		n := 0
+		if err == nil {
+			n, err = s.g.Read(p)
+		}
+		if err == io.EOF {
+			s.g.at, s.g.pos, s.g.known = s.g.at+1, 0, false
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("transfer: chunk %s: %w", c.ID.Short(), err)
+		}
+		s.r.bytes.Add(uint64(n))
+		return n, nil
+	}
+	return 0, io.EOF
+}
+
+// Close ends the call.
+func (s *chunkStream) Close() error {
+	s.cancel()
+	return nil
 }

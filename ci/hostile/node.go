@@ -331,5 +331,5 @@ func (n *Node) Open(ctx context.Context, s *Secrets, t *session.Task) (*chunksto
 	}
 	r := transfer.NewReader(n.Chunks, chunkstore.Scope{Federation: n.Policy.FederationID(), Run: s.Run})
 	return chunkstore.OpenParcel(ctx, chunkstore.NewDownlink(s.Downlink, s.Run, step.Generation),
-		chunkstore.Ref{OID: object.ID(t.Manifest.OID), ID: chunkstore.ID(t.Manifest.ID), Size: t.Manifest.Size}, step.OutputsRoot, step.OutputsCount, r.Fetch)
+		chunkstore.Ref{OID: object.ID(t.Manifest.OID), ID: chunkstore.ID(t.Manifest.ID), Size: t.Manifest.Size}, step.OutputsRoot, step.OutputsCount, r)
 }
