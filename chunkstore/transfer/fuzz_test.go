@@ -14,18 +14,18 @@ import (
 // script is a PutStream that replays messages.
 type script struct {
 	ctx      context.Context
-	messages []*concordatv1.PutChunksRequest
+	messages [][]byte
 }
 
 func (s *script) Context() context.Context { return s.ctx }
 
-func (s *script) Recv() (*concordatv1.PutChunksRequest, error) {
+func (s *script) RecvMsg(m any) error {
 	if len(s.messages) == 0 {
-		return nil, io.EOF
+		return io.EOF
 	}
-	m := s.messages[0]
+	raw := s.messages[0]
 	s.messages = s.messages[1:]
-	return m, nil
+	return Codec{}.Unmarshal(scattered(raw, 5), m)
 }
 
 // FuzzPut plays any messages into a store. Each is a length in two bytes and that
@@ -50,14 +50,10 @@ func FuzzPut(f *testing.F) {
 		s := &script{ctx: t.Context()}
 		for len(raw) >= 2 {
 			n := min(int(raw[0])<<8|int(raw[1]), len(raw)-2)
-			m := new(concordatv1.PutChunksRequest)
-			if proto.Unmarshal(raw[2:2+n], m) != nil {
-				return
-			}
-			s.messages, raw = append(s.messages, m), raw[2+n:]
+			s.messages, raw = append(s.messages, raw[2:2+n]), raw[2+n:]
 		}
-		first, err := s.Recv()
-		if err != nil {
+		first := new(concordatv1.PutChunksRequest)
+		if s.RecvMsg(first) != nil {
 			return
 		}
 		sc, err := ParseScope(first.GetScope())

@@ -84,7 +84,8 @@ type getter struct {
 	pos   uint64 // bytes of it that Read returned or data holds
 	known bool   // whether size is
 	size  uint64 // of its chunk
-	data  []byte
+	data  []byte // what is left of msg
+	msg   concordatv1.GetChunksResponse
 }
 
 // length returns the bytes of the current range, once its chunk's size is known.
@@ -145,11 +146,11 @@ func (g *getter) receive() error {
 			return err
 		}
 	}
-	m, err := g.stream.Recv()
-	if err == io.EOF {
+	m := &g.msg
+	switch err := g.stream.RecvMsg(m); {
+	case err == io.EOF:
 		return io.ErrUnexpectedEOF
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	if int(m.GetRange()) != g.at-g.base {
@@ -184,7 +185,7 @@ func (g *getter) open() error {
 		}
 		q.Ranges = append(q.Ranges, &concordatv1.Range{Id: r.ID[:], Offset: r.Offset, Length: r.Length})
 	}
-	stream, err := g.c.rpc.GetChunks(g.ctx, q, grpc.WaitForReady(true))
+	stream, err := g.c.rpc.GetChunks(g.ctx, q, grpc.WaitForReady(true), grpc.ForceCodecV2(Codec{}))
 	if err != nil {
 		return err
 	}

@@ -74,10 +74,11 @@ func (v Server) Missing(ctx context.Context, s chunkstore.Scope, q *concordatv1.
 // PutStream is the server's end of PutChunks.
 type PutStream interface {
 	Context() context.Context
-	Recv() (*concordatv1.PutChunksRequest, error)
+	RecvMsg(m any) error // a *concordatv1.PutChunksRequest
 }
 
-// Put stores what comes after first, the stream's first message, whose scope is s.
+// Put stores what comes after first, the stream's first message, whose scope is s. It
+// reads later messages into first.
 // All of it is durable when Put returns without an error; otherwise the batch is
 // given up, and whether it was stored is not known only if that is what failed.
 func (v Server) Put(stream PutStream, s chunkstore.Scope, first *concordatv1.PutChunksRequest) (*concordatv1.PutChunksResponse, error) {
@@ -87,9 +88,9 @@ func (v Server) Put(stream PutStream, s chunkstore.Scope, first *concordatv1.Put
 	}
 	defer batch.Discard()
 	done := new(concordatv1.PutChunksResponse)
-	in := &chunkReader{stream: stream}
+	in := &chunkReader{stream: stream, msg: first}
 	if len(first.GetId()) > 0 { // a chunk may begin in the message that has the scope
-		in.next = &concordatv1.PutChunksRequest{Id: first.GetId(), Size: first.GetSize(), Data: first.GetData()}
+		in.ahead = true
 	} else if len(first.GetData()) > 0 {
 		return nil, status.Error(codes.InvalidArgument, "put: data before a chunk id")
 	}
@@ -122,18 +123,20 @@ func (v Server) Put(stream PutStream, s chunkstore.Scope, first *concordatv1.Put
 // Read to its end.
 type chunkReader struct {
 	stream PutStream
-	next   *concordatv1.PutChunksRequest // read ahead
-	data   []byte                        // of the current message
+	msg    *concordatv1.PutChunksRequest // the current message; its memory is used again
+	ahead  bool                          // it begins the next chunk
+	data   []byte                        // what is left of it
 	left   uint64                        // bytes of the current chunk that have not been read
 	err    error                         // of the stream
 }
 
 // begin returns the id of the next chunk, or io.EOF after the last.
 func (r *chunkReader) begin() (chunkstore.ID, error) {
-	m := r.next
-	if r.next = nil; m == nil {
-		var err error
-		if m, err = r.stream.Recv(); err != nil {
+	m := r.msg
+	if r.ahead {
+		r.ahead = false
+	} else {
+		if err := r.stream.RecvMsg(m); err != nil {
 			return chunkstore.ID{}, err
 		}
 		if m.GetScope() != nil {
@@ -164,7 +167,8 @@ func (r *chunkReader) Read(p []byte) (int, error) {
 		if r.left == 0 {
 			return 0, io.EOF
 		}
-		m, err := r.stream.Recv()
+		m := r.msg
+		err := r.stream.RecvMsg(m)
 		switch {
 		case err == io.EOF:
 			err = status.Error(codes.InvalidArgument, "put: the stream ends within a chunk")

@@ -55,13 +55,15 @@ type putStream struct {
 	s *service
 }
 
-func (p putStream) Recv() (*concordatv1.PutChunksRequest, error) {
+func (p putStream) RecvMsg(m any) error {
 	if err := p.s.tick(); err != nil {
-		return nil, err
+		return err
 	}
-	m, err := p.Relay_PutChunksServer.Recv()
-	p.s.sent.Add(int64(len(m.GetData())))
-	return m, err
+	if err := p.Relay_PutChunksServer.RecvMsg(m); err != nil {
+		return err
+	}
+	p.s.sent.Add(int64(len(m.(*concordatv1.PutChunksRequest).GetData())))
+	return nil
 }
 
 func (s *service) PutChunks(stream concordatv1.Relay_PutChunksServer) error {
@@ -113,7 +115,7 @@ func serve(t testing.TB, store chunkstore.Store) (*service, *Client, *grpc.Clien
 	t.Helper()
 	s := &service{Server: Server{store}}
 	l := bufconn.Listen(1 << 20)
-	g := grpc.NewServer(grpc.MaxRecvMsgSize(8 << 20))
+	g := grpc.NewServer(grpc.MaxRecvMsgSize(8<<20), grpc.ForceServerCodecV2(Codec{}))
 	concordatv1.RegisterRelayServer(g, s)
 	go g.Serve(l)
 	conn, err := grpc.NewClient("passthrough:///bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
