@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
 	"google.golang.org/grpc/encoding"
@@ -14,10 +15,14 @@ import (
 	protobuf "google.golang.org/protobuf/proto"
 )
 
-// Codec is gRPC's codec for protobuf, but for how the messages that carry chunks are
-// read: the data goes from where the transport has it into the memory that the message
-// has from before, once, where gRPC's own makes it one piece and allocates it anew for
-// every message. On the wire they are the same.
+// Codec is gRPC's codec for protobuf, but for the messages that carry chunks. Their data
+// goes from where the transport has it into the memory that the message has from before,
+// once, where gRPC's own makes it one piece and allocates it anew for every message; and
+// what is sent is not copied. On the wire they are the same.
+//
+// Data that was sent belongs to the transport: that of a PutChunksRequest must not change
+// until the call has ended, and that of a GetChunksResponse is used again for others, so
+// that nobody may have it any more.
 //
 // A [Client] uses it for its calls; a server is made with grpc.ForceServerCodecV2.
 type Codec struct{}
@@ -31,7 +36,47 @@ var standard = encoding.GetCodecV2(proto.Name)
 func (Codec) Name() string { return proto.Name }
 
 // Marshal implements encoding.CodecV2.
-func (Codec) Marshal(v any) (mem.BufferSlice, error) { return standard.Marshal(v) }
+func (Codec) Marshal(v any) (mem.BufferSlice, error) {
+	var head protobuf.Message
+	var data []byte
+	var number protowire.Number
+	var pool mem.BufferPool
+	switch m := v.(type) {
+	case *concordatv1.GetChunksResponse:
+		head, data, number, pool = &concordatv1.GetChunksResponse{Range: m.Range, Size: m.Size}, m.Data, 3, frames
+	case *concordatv1.PutChunksRequest:
+		head, data, number, pool = &concordatv1.PutChunksRequest{Scope: m.Scope, Id: m.Id, Size: m.Size}, m.Data, 4, mem.NopBufferPool{}
+	}
+	if len(data) == 0 {
+		return standard.Marshal(v)
+	}
+	b, err := protobuf.Marshal(head)
+	if err != nil {
+		return nil, err
+	}
+	b = protowire.AppendVarint(protowire.AppendTag(b, number, protowire.BytesType), uint64(len(data)))
+	return mem.BufferSlice{mem.SliceBuffer(b), mem.NewBuffer(&data, pool)}, nil
+}
+
+// framePool has memory for the data of one message, which gRPC's pools would clear each
+// time. The transport gives it back.
+type framePool struct{ pool sync.Pool }
+
+var frames = &framePool{sync.Pool{New: func() any { b := make([]byte, frame); return &b }}}
+
+// Get implements mem.BufferPool; n is at most frame.
+func (p *framePool) Get(n int) *[]byte {
+	b := p.pool.Get().(*[]byte)
+	*b = (*b)[:n]
+	return b
+}
+
+// Put implements mem.BufferPool. Memory from elsewhere is left to the collector.
+func (p *framePool) Put(b *[]byte) {
+	if cap(*b) == frame {
+		p.pool.Put(b)
+	}
+}
 
 // Unmarshal implements encoding.CodecV2. A message with data keeps the capacity of its
 // Data.

@@ -194,12 +194,12 @@ type GetStream interface {
 	Send(*concordatv1.GetChunksResponse) error
 }
 
-// Get answers a GetChunksRequest whose scope is s. It holds one message in memory.
+// Get answers a GetChunksRequest whose scope is s. It holds one message in memory, and
+// what the transport has taken.
 func (v Server) Get(stream GetStream, s chunkstore.Scope, q *concordatv1.GetChunksRequest) error {
 	if len(q.GetRanges()) > maxRanges {
 		return status.Errorf(codes.InvalidArgument, "get: %d ranges, limit %d", len(q.GetRanges()), maxRanges)
 	}
-	var buf []byte
 	for i, r := range q.GetRanges() {
 		id, err := parseID(r.GetId())
 		if err != nil {
@@ -216,16 +216,13 @@ func (v Server) Get(stream GetStream, s chunkstore.Scope, q *concordatv1.GetChun
 		if length == 0 {
 			length = uint64(size) - from
 		}
-		if buf == nil {
-			buf = make([]byte, frame)
-		}
 		m := &concordatv1.GetChunksResponse{Range: uint32(i), Size: uint64(size)}
 		for first := true; first || length > 0; first = false {
-			n := min(length, uint64(len(buf)))
-			if k, err := v.Store.ReadAt(stream.Context(), s, id, buf[:n], int64(from)); uint64(k) < n {
+			n := min(length, frame)
+			m.Data = *frames.Get(int(n)) // the transport gives it back
+			if k, err := v.Store.ReadAt(stream.Context(), s, id, m.Data, int64(from)); uint64(k) < n {
 				return fault(err)
 			}
-			m.Data = buf[:n]
 			if err := stream.Send(m); err != nil {
 				return err
 			}

@@ -64,7 +64,8 @@ func Dial(addr string, o Options) (*grpc.ClientConn, error) {
 	}
 	// passthrough: names are resolved by the dialer, or by the proxy.
 	return grpc.NewClient("passthrough:///"+a.HostPort,
-		grpc.WithTransportCredentials(credentials.NewTLS(t)),
+		grpc.WithTransportCredentials(Gathered(credentials.NewTLS(t))),
+		grpc.WithWriteBufferSize(WriteBuffer), grpc.WithSharedWriteBuffer(true),
 		grpc.WithContextDialer(dialer),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
@@ -85,7 +86,7 @@ func tlsConfig(a Address, roots *x509.CertPool) (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
-	c := &tls.Config{MinVersion: tls.VersionTLS13, ServerName: host, RootCAs: roots}
+	c := &tls.Config{MinVersion: tls.VersionTLS13, ServerName: host, RootCAs: roots, DynamicRecordSizingDisabled: true}
 	if a.Pin != nil {
 		want := *a.Pin
 		// The key is the whole identity: name, dates and issuer of the certificate
