@@ -52,27 +52,33 @@ func NewParcelWriter(secret *Secret, put func(ID, []byte) error) *ParcelWriter {
 // Add takes one object. Objects may come in any order, the root last; a repeated one
 // costs nothing.
 func (w *ParcelWriter) Add(raw []byte) error {
+	_, err := w.AddObject(raw)
+	return err
+}
+
+// AddObject is Add, and returns the object's id.
+func (w *ParcelWriter) AddObject(raw []byte) (object.ID, error) {
 	h, err := object.ParseHead(raw)
 	if err != nil {
-		return err
+		return object.ID{}, err
 	}
 	oid := object.Sum(raw)
 	w.root = oid
 	if _, again := w.entries[oid]; again {
-		return nil
+		return oid, nil
 	}
 	e := Entry{Object: oid, Size: int64(len(raw))}
 	if h.Kind == object.KindArrayChunk {
 		e.Chunk, w.buf = seal(w.buf[:0], w.secret, oid, raw)
 		if err := w.put(e.Chunk, w.buf); err != nil {
-			return err
+			return oid, err
 		}
 		w.chunks = append(w.chunks, e)
 	} else {
 		e.Inline = slices.Clone(raw)
 	}
 	w.entries[oid] = e
-	return nil
+	return oid, nil
 }
 
 // AddSealed takes an array chunk that was sealed under the same secret before, and is

@@ -302,11 +302,11 @@ func (r *run) streamed(m *model, round uint64, metrics object.MetricRecord, stat
 			next.state = nil
 		}
 		for i, item := range m.arrays {
-			w := object.NewChunkWriter(p.Add)
+			w := object.NewChunkWriter(p.AddObject)
 			var kept []*object.ChunkWriter
 			var keepers []io.Writer
 			for range state {
-				k := object.NewChunkWriter(p.Add)
+				k := object.NewChunkWriter(p.AddObject)
 				kept, keepers = append(kept, k), append(keepers, k)
 			}
 			if err := array(ctx, i, w, keepers); err != nil {

@@ -155,6 +155,11 @@ func (h Head) encode() []byte { return h.append(nil) }
 // append appends the encoding to b.
 func (h Head) append(b []byte) []byte {
 	b = slices.Grow(b, 32+len(h.Children)*(2*len(ID{})+1)+len(h.Body))
+	return append(h.appendStart(b, len(h.Body)), h.Body...)
+}
+
+// appendStart appends what stands before a body of that length.
+func (h Head) appendStart(b []byte, body int) []byte {
 	b = append(b, h.Kind.String()...)
 	b = append(b, ' ')
 	for i, c := range h.Children {
@@ -164,7 +169,6 @@ func (h Head) append(b []byte) []byte {
 		b = append(b, c.String()...)
 	}
 	b = append(b, ' ')
-	b = strconv.AppendInt(b, int64(len(h.Body)), 10)
-	b = append(b, 0)
-	return append(b, h.Body...)
+	b = strconv.AppendInt(b, int64(body), 10)
+	return append(b, 0)
 }

@@ -3,24 +3,29 @@ package object
 // ChunkWriter cuts an array's npy bytes into chunks as Flower does ([ChunkSize]), holding
 // one of them. It is not safe for concurrent use.
 type ChunkWriter struct {
-	add    func(raw []byte) error
-	buf    []byte
-	raw    []byte // the last chunk, encoded
+	add    func(raw []byte) (ID, error)
+	buf    []byte // room for a chunk's head, and its data so far
 	chunks []Chunk
 }
 
-// NewChunkWriter returns a writer that hands every chunk, encoded, to add, which must not
-// keep the bytes.
-func NewChunkWriter(add func(raw []byte) error) *ChunkWriter { return &ChunkWriter{add: add} }
+// headRoom is more than the head of a chunk is long.
+const headRoom = 32
+
+// NewChunkWriter returns a writer that hands every chunk, encoded, to add, which returns
+// its [Sum] and must not keep the bytes.
+func NewChunkWriter(add func(raw []byte) (ID, error)) *ChunkWriter {
+	return &ChunkWriter{add: add, buf: make([]byte, headRoom)}
+}
 
 // Write takes bytes of the array. Its errors are those of add.
 func (w *ChunkWriter) Write(b []byte) (int, error) {
 	n := len(b)
 	for len(b) > 0 {
-		k := min(len(b), ChunkSize-len(w.buf))
+		k := min(len(b), headRoom+ChunkSize-len(w.buf))
+		w.grow(k)
 		w.buf = append(w.buf, b[:k]...)
 		b = b[k:]
-		if len(w.buf) == ChunkSize {
+		if len(w.buf) == headRoom+ChunkSize {
 			if err := w.flush(); err != nil {
 				return 0, err
 			}
@@ -29,14 +34,24 @@ func (w *ChunkWriter) Write(b []byte) (int, error) {
 	return n, nil
 }
 
+// grow makes room for n bytes more, and never for more than a chunk.
+func (w *ChunkWriter) grow(n int) {
+	if need := len(w.buf) + n; need > cap(w.buf) {
+		w.buf = append(make([]byte, 0, min(max(need, 2*cap(w.buf)), headRoom+ChunkSize)), w.buf...)
+	}
+}
+
 func (w *ChunkWriter) flush() error {
-	if len(w.buf) == 0 {
+	if len(w.buf) == headRoom {
 		return nil
 	}
-	w.raw = Head{Kind: KindArrayChunk, Body: w.buf}.append(w.raw[:0])
-	w.chunks = append(w.chunks, Chunk{ID: Sum(w.raw)})
-	w.buf = w.buf[:0]
-	return w.add(w.raw)
+	head := Head{Kind: KindArrayChunk}.appendStart(nil, len(w.buf)-headRoom)
+	raw := w.buf[headRoom-len(head):]
+	copy(raw, head)
+	id, err := w.add(raw)
+	w.chunks = append(w.chunks, Chunk{ID: id})
+	w.buf = w.buf[:headRoom]
+	return err
 }
 
 // Close hands over what is left and returns the chunks in outline, for [Array.Chunks].

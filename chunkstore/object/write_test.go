@@ -14,7 +14,7 @@ func TestChunkWriter(t *testing.T) {
 	}
 	for _, step := range []int{1 << 20, ChunkSize, len(data), 4097} {
 		var got []ID
-		w := NewChunkWriter(func(raw []byte) error { got = append(got, Sum(raw)); return nil })
+		w := NewChunkWriter(func(raw []byte) (ID, error) { got = append(got, Sum(raw)); return Sum(raw), nil })
 		for rest := data; len(rest) > 0; {
 			n := min(step, len(rest))
 			if k, err := w.Write(rest[:n]); k != n || err != nil {
@@ -35,7 +35,7 @@ func TestChunkWriter(t *testing.T) {
 			}
 		}
 	}
-	empty := NewChunkWriter(func([]byte) error { t.Error("a chunk of nothing"); return nil })
+	empty := NewChunkWriter(func([]byte) (ID, error) { t.Error("a chunk of nothing"); return ID{}, nil })
 	if chunks, err := empty.Close(); err != nil || len(chunks) != 0 {
 		t.Errorf("nothing: %v, %d chunks", err, len(chunks))
 	}

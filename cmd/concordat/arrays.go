@@ -70,7 +70,7 @@ func addArray(h object.NPY, data io.Reader, add func(raw []byte) error) (*object
 	if err != nil {
 		return nil, err
 	}
-	w := object.NewChunkWriter(add)
+	w := object.NewChunkWriter(func(raw []byte) (object.ID, error) { return object.Sum(raw), add(raw) })
 	if _, err := w.Write(h.Append(nil)); err != nil {
 		return nil, err
 	}

@@ -105,9 +105,13 @@ func run(ctx context.Context, p Program, args []string, stderr io.Writer) error 
 	})
 }
 
+// window is what the link may send ahead of each array that is read. All contributions
+// to a step are read side by side, so that memory is as many windows.
+const window = 256 << 10
+
 // serve dials and runs.
 func serve(ctx context.Context, link string, c enclave.Config) error {
-	conn, err := dial.Dial(link, dial.Options{})
+	conn, err := dial.Dial(link, dial.Options{Window: window})
 	if err != nil {
 		return usageError{err}
 	}

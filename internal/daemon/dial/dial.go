@@ -39,6 +39,9 @@ type Options struct {
 	// KeepAlive is the time without traffic after which the peer is probed, at
 	// least 10 s; zero: 30 s. A peer that does not answer within 20 s is gone.
 	KeepAlive time.Duration
+	// Window is how many bytes of each call the link may send ahead of what is read; they
+	// lie in memory. Zero: it grows with the network's speed and delay, to 16 MiB.
+	Window int32
 }
 
 // Dial returns a connection to the link at addr (see [ParseAddress]). It does
@@ -62,8 +65,12 @@ func Dial(addr string, o Options) (*grpc.ClientConn, error) {
 	if idle == 0 {
 		idle = 30 * time.Second
 	}
+	var windows []grpc.DialOption
+	if o.Window > 0 {
+		windows = append(windows, grpc.WithInitialWindowSize(o.Window), grpc.WithInitialConnWindowSize(16*o.Window))
+	}
 	// passthrough: names are resolved by the dialer, or by the proxy.
-	return grpc.NewClient("passthrough:///"+a.HostPort,
+	return grpc.NewClient("passthrough:///"+a.HostPort, append(windows,
 		grpc.WithTransportCredentials(Gathered(credentials.NewTLS(t))),
 		grpc.WithWriteBufferSize(WriteBuffer), grpc.WithSharedWriteBuffer(true),
 		grpc.WithContextDialer(dialer),
@@ -74,7 +81,7 @@ func Dial(addr string, o Options) (*grpc.ClientConn, error) {
 			BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 10 * time.Second}}),
 		grpc.WithIdleTimeout(0),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage), grpc.MaxCallSendMsgSize(MaxMessage)),
-	)
+	)...)
 }
 
 // ErrPin is wrapped by the error of a link that proves another key than the one
