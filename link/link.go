@@ -108,7 +108,7 @@ func New(cfg Config) (_ *Link, err error) {
 	}
 	l.server = grpc.NewServer(
 		grpc.Creds(connCredentials{dial.Gathered(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, DynamicRecordSizingDisabled: true}))}),
-		grpc.WriteBufferSize(dial.WriteBuffer), grpc.SharedWriteBuffer(true),
+		grpc.WriteBufferSize(dial.WriteBuffer),
 		grpc.ForceServerCodecV2(transfer.Codec{}), grpc.MaxRecvMsgSize(dial.MaxMessage), grpc.MaxSendMsgSize(dial.MaxMessage),
 		grpc.MaxConcurrentStreams(256), grpc.MaxHeaderListSize(16<<10), grpc.ConnectionTimeout(10*time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),

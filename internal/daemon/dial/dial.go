@@ -72,7 +72,7 @@ func Dial(addr string, o Options) (*grpc.ClientConn, error) {
 	// passthrough: names are resolved by the dialer, or by the proxy.
 	return grpc.NewClient("passthrough:///"+a.HostPort, append(windows,
 		grpc.WithTransportCredentials(Gathered(credentials.NewTLS(t))),
-		grpc.WithWriteBufferSize(WriteBuffer), grpc.WithSharedWriteBuffer(true),
+		grpc.WithWriteBufferSize(WriteBuffer),
 		grpc.WithContextDialer(dialer),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
