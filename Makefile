@@ -15,9 +15,9 @@ PURE := /(attestation|verifier|policy)(/|$$)
 RACE := -race -gcflags='modernc.org/sqlite/lib=-race=false -d=checkptr=0' -gcflags='modernc.org/libc/...=-d=checkptr=0' \
 	-gcflags='crypto/internal/fips140/edwards25519/field=-race=false' -gcflags='crypto/internal/fips140/nistec/fiat=-race=false'
 
-# The versions of Flower that "make interop" runs: the oldest and the newest that a
-# node serves, and those between that INTEROP names.
-INTEROP ?= 1.26.1 1.29.0
+# The versions of Flower that "make interop" runs: the oldest and the newest that speak
+# gRPC to a node, and the newest that was tried of those that speak HTTP.
+INTEROP ?= 1.26.1 1.29.0 1.42.0
 
 .PHONY: all help build demo simulator test interop bench lint generate check-generated wasm release release-check clean
 
@@ -73,9 +73,9 @@ interop:
 			{ rm -rf $$dir; echo "interop: NOT TESTED with Flower: flwr $$v could not be installed"; exit 75; }; \
 	done
 	@for v in $(INTEROP); do \
-		CONCORDAT_FLWR=$(CURDIR)/out/interop/flwr-$$v/bin $(GO) test -count=1 -v -timeout 5m -run '^TestUnmodifiedFlower$$' ./internal/flower/grpcapp || exit 1; \
+		CONCORDAT_FLWR=$(CURDIR)/out/interop/flwr-$$v/bin $(GO) test -count=1 -v -timeout 5m -run '^TestUnmodifiedFlower$$' ./internal/flower/appio || exit 1; \
 	done
-	CONCORDAT_INTEROP=$(CURDIR)/out/interop CONCORDAT_INTEROP_VERSIONS="$(INTEROP)" $(GO) test -count=1 -v -timeout 10m -run '^TestFlower$$' ./ci/interop
+	CONCORDAT_INTEROP=$(CURDIR)/out/interop CONCORDAT_INTEROP_VERSIONS="$(INTEROP)" $(GO) test -count=1 -v -timeout 15m -run '^TestFlower$$' ./ci/interop
 
 bench: build simulator
 	bin/concordat bench

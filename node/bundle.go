@@ -22,9 +22,10 @@ import (
 // bundles are the Flower app bundles that this node's owner has approved: one file
 // each, named by its digest. It is safe for concurrent use.
 type bundles struct {
-	cfg    *Flower  // nil: none is run
-	python []string // what the environment needs of its interpreter, outside of it
-	dir    string
+	cfg     *Flower  // nil: none is run
+	python  []string // what the environment needs of its interpreter, outside of it
+	runtime bool     // its processes speak the Runtime API
+	dir     string
 
 	mu   sync.Mutex // owns the file system below dir, and list
 	list map[Digest]fab.Project
@@ -67,6 +68,13 @@ func openBundles(cfg *Flower, dir string) (*bundles, error) {
 	if err != nil {
 		return nil, fmt.Errorf("flower: environment: %w", err)
 	}
+	version, err := flowerVersion(c.Environment)
+	if err != nil {
+		return nil, fmt.Errorf("flower: environment %s: %w", c.Environment, err)
+	}
+	if b.runtime, err = speaksRuntime(version); err != nil {
+		return nil, fmt.Errorf("flower: environment %s: %w", c.Environment, err)
+	}
 	b.cfg, b.python = &c, interpreter
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -92,6 +100,36 @@ func openBundles(cfg *Flower, dir string) (*bundles, error) {
 	}
 	return b, nil
 }
+
+// flowerVersion reads from an environment which version of Flower is in it.
+func flowerVersion(environment string) (string, error) {
+	found, err := filepath.Glob(filepath.Join(environment, "lib", "python3*", "site-packages", "flwr-*.dist-info"))
+	if err != nil || len(found) != 1 {
+		return "", fmt.Errorf("it holds flwr %d times, want once: pip install flwr", len(found))
+	}
+	name := filepath.Base(found[0])
+	return strings.TrimSuffix(strings.TrimPrefix(name, "flwr-"), ".dist-info"), nil
+}
+
+// speaksRuntime reports whether the processes of a version of Flower speak its Runtime
+// API (dialect C) or the services before it (dialect A). Those between spoke others.
+func speaksRuntime(version string) (bool, error) {
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
+		return false, fmt.Errorf("flwr has version %.40q", version)
+	}
+	switch {
+	case major == 1 && minor >= 26 && minor <= 29:
+		return false, nil
+	case major == 1 && minor >= firstRuntime:
+		return true, nil
+	}
+	return false, fmt.Errorf("it has flwr %s; 1.26 to 1.29, and 1.%d and later, are served", version, firstRuntime)
+}
+
+// firstRuntime is the first minor version of Flower 1 whose command and processes all
+// speak HTTP.
+const firstRuntime = 37
 
 // interpreterOf returns the interpreter that a virtual environment links to, by every
 // name on the way, and its library: an environment holds neither.
@@ -212,7 +250,7 @@ func (b *bundles) program(p *program, digest Digest) error {
 	if err != nil {
 		return err
 	}
-	p.bundle, p.settings = true, map[string]any{}
+	p.bundle, p.runtime, p.settings = true, b.runtime, map[string]any{}
 	for k, v := range p.config.RunConfig {
 		if name, ok := strings.CutPrefix(k, policy.TrainPrefix); ok {
 			p.settings[name] = v

@@ -28,7 +28,34 @@ func flowerEnvironment(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
+	if err := os.MkdirAll(filepath.Join(dir, "lib", "python3.11", "site-packages", "flwr-1.29.0.dist-info"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	return dir
+}
+
+// TestFlowerVersions: which versions are served, and how.
+func TestFlowerVersions(t *testing.T) {
+	t.Parallel()
+	for version, want := range map[string]struct{ runtime, ok bool }{
+		"1.26.0": {false, true}, "1.29.1": {false, true}, "1.37.0": {true, true}, "1.42.0": {true, true}, "1.100.0rc1": {true, true},
+		"1.25.9": {}, "1.30.0": {}, "1.36.0": {}, "2.0.0": {}, "x": {}, "": {},
+	} {
+		runtime, err := speaksRuntime(version)
+		if runtime != want.runtime || (err == nil) != want.ok {
+			t.Errorf("%s: %v, %v", version, runtime, err)
+		}
+	}
+	env := flowerEnvironment(t)
+	if v, err := flowerVersion(env); err != nil || v != "1.29.0" {
+		t.Errorf("%q, %v", v, err)
+	}
+	if err := os.MkdirAll(filepath.Join(env, "lib", "python3.12", "site-packages", "flwr-1.28.0.dist-info"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := flowerVersion(env); err == nil {
+		t.Errorf("of two versions %s", v)
+	}
 }
 
 func readFAB(t *testing.T) []byte {

@@ -216,7 +216,8 @@ func (f *flowerRunner) open(ctx context.Context, j *flowercontrol.Job) (*opening
 	n := f.n
 	ctx, cancel := context.WithTimeoutCause(ctx, openingTime, fmt.Errorf("the ServerApp sent no message in %s: does it wait for more nodes than the federation's %d?", openingTime, len(n.policy.Members)))
 	defer cancel()
-	at, err := n.apps.place()
+	x := &program{readOnly: n.apps.bundles.readOnly(), runtime: n.apps.bundles.runtime}
+	at, err := n.apps.place(x.runtime)
 	if err != nil {
 		return nil, err
 	}
@@ -225,18 +226,21 @@ func (f *flowerRunner) open(ctx context.Context, j *flowercontrol.Job) (*opening
 	defer printed.flush() // once nobody serves the process any more
 	o := opening.New(opening.Config{Bundle: j.Bundle, Overrides: ownless(j.Overrides), Nodes: len(n.policy.Members), MaxBytes: maxInitial,
 		Print: printed.add})
-	serving, stopServing := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	go func() { served <- o.Serve(serving, at.listener) }()
-	defer func() { stopServing(); <-served }()
-	x := &program{readOnly: n.apps.bundles.readOnly()}
+	flag, serve := "--serverappio-api-address", o.Serve
+	if x.runtime {
+		flag, serve = runtimeFlag, o.ServeRuntime
+	}
 	x.command, x.env = n.apps.bundles.command("flwr-serverapp")
 	out := &lines{log: n.log.With("app", j.Bundle.ID(), "part", "serverapp")}
-	p, err := n.apps.launch(ctx, x, at, "--serverappio-api-address", o.Token(), out)
+	p, err := n.apps.launch(ctx, x, at, flag, o.Token(), out)
 	if err != nil {
 		return nil, err
 	}
 	defer p.Stop()
+	serving, stopServing := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() { served <- serve(serving, at.listener) }()
+	defer func() { stopServing(); <-served }()
 	go func() {
 		select {
 		case <-p.Done():

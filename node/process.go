@@ -14,6 +14,7 @@ import (
 
 	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/flower/grpcapp"
+	"github.com/concordat/concordat/internal/flower/httpapp"
 	"github.com/concordat/concordat/internal/loop"
 	"github.com/concordat/concordat/internal/sandbox"
 )
@@ -52,21 +53,25 @@ func (a *apps) start(ctx context.Context, r *run) (p *process, err error) {
 		return nil, err
 	}
 	undo = append(undo, fl.Close)
-	at, err := a.place()
+	at, err := a.place(x.runtime)
 	if err != nil {
 		return nil, err
 	}
 	undo = append(undo, at.remove)
+	flag, serve := "--clientappio-api-address", grpcapp.Serve
+	if x.runtime {
+		flag, serve = runtimeFlag, httpapp.Serve
+	}
 	ctx, cancel := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	go func() { served <- grpcapp.Serve(ctx, at.listener, fl) }()
-	undo = append(undo, func() { cancel(); <-served })
+	undo = append(undo, cancel)
 	out := &lines{log: a.log.With("run", r.digest.Short())}
-	box, err := a.launch(ctx, x, at, "--clientappio-api-address", fl.Token(), out)
+	box, err := a.launch(ctx, x, at, flag, fl.Token(), out)
 	if err != nil {
 		return nil, err
 	}
-	undo = append(undo, func() { box.Stop() })
+	served := make(chan error, 1)
+	go func() { served <- serve(ctx, at.listener, fl) }()
+	undo = append(undo, func() { cancel(); <-served }, func() { box.Stop() })
 	return &process{program: x, app: fl, box: box, close: closeAll}, nil
 }
 

@@ -22,6 +22,7 @@ type program struct {
 	config   flower.Config
 	settings map[string]any // for the config record of train messages
 	bundle   bool           // messages hold what Flower's strategies send, and no more
+	runtime  bool           // the process speaks Flower's Runtime API: dialect C
 }
 
 // program finds the app, and compares it with the digest that the policy lists.
@@ -45,13 +46,17 @@ func (a *apps) program(r *run) (*program, error) {
 	return p, nil
 }
 
-// place is where one process runs: its home, and the socket that it is served on.
+// place is where one process runs: its home, and where it is served.
 type place struct {
 	home, sockets string
-	listener      net.Listener
+	address       string       // as the process is told
+	listener      net.Listener // nil where the sandbox makes it (own)
+	own           bool         // the process gets a network of its own, with this node at address
 }
 
-func (a *apps) place() (*place, error) {
+// place makes one. Processes that speak HTTP cannot use a Unix socket: they get a loopback
+// of their own, or the machine's where they are not confined.
+func (a *apps) place(runtime bool) (*place, error) {
 	if err := os.MkdirAll(a.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -60,9 +65,19 @@ func (a *apps) place() (*place, error) {
 		return nil, err
 	}
 	p := &place{home: home}
-	// A Unix socket's path is short; the node's own directory may not be.
-	if p.sockets, err = os.MkdirTemp("", "concordat-"); err == nil {
-		p.listener, err = net.Listen("unix", p.socket())
+	switch {
+	case runtime && a.isolation == sandbox.Sandbox:
+		p.own, p.address = true, sandbox.LoopbackAddress
+	case runtime:
+		if p.listener, err = net.Listen("tcp", "127.0.0.1:0"); err == nil {
+			p.address = p.listener.Addr().String()
+		}
+	default:
+		// A Unix socket's path is short; the node's own directory may not be.
+		if p.sockets, err = os.MkdirTemp("", "concordat-"); err == nil {
+			p.listener, err = net.Listen("unix", p.socket())
+			p.address = "unix://" + p.socket()
+		}
 	}
 	if err != nil {
 		p.remove()
@@ -71,22 +86,38 @@ func (a *apps) place() (*place, error) {
 	return p, nil
 }
 
-func (p *place) socket() string { return filepath.Join(p.sockets, "app.sock") }
+// socket is empty where there is none.
+func (p *place) socket() string {
+	if p.sockets == "" {
+		return ""
+	}
+	return filepath.Join(p.sockets, "app.sock")
+}
 
-// remove removes what the process leaves; whoever serves the listener closes it.
+// remove removes what the process leaves.
 func (p *place) remove() {
+	if p.listener != nil {
+		p.listener.Close() // whoever served it has closed it before
+	}
 	os.RemoveAll(p.home)
 	if p.sockets != "" {
 		os.RemoveAll(p.sockets)
 	}
 }
 
-// launch starts a process in its place; the socket and the token are given as Flower's
-// processes take them.
+// launch starts a process in its place; address and token are given as Flower's processes
+// take them. From then on it can be served.
 func (a *apps) launch(ctx context.Context, x *program, p *place, flag, token string, out io.Writer) (*sandbox.Process, error) {
-	return sandbox.Start(ctx, sandbox.Config{
-		Command: append(slices.Clone(x.command), "--insecure", flag, "unix://"+p.socket(), "--token", token),
-		Dir:     p.home, Socket: p.socket(), ReadOnly: append(sandbox.System(), x.readOnly...), Env: append(slices.Clone(x.env), "FLWR_HOME="+p.home),
+	box, err := sandbox.Start(ctx, sandbox.Config{
+		Command: append(slices.Clone(x.command), "--insecure", flag, p.address, "--token", token),
+		Dir:     p.home, Socket: p.socket(), Loopback: p.own, ReadOnly: append(sandbox.System(), x.readOnly...), Env: append(slices.Clone(x.env), "FLWR_HOME="+p.home),
 		Isolation: a.isolation, Stdout: out, Stderr: out,
 	})
+	if err == nil && p.own {
+		p.listener = box.Loopback()
+	}
+	return box, err
 }
+
+// runtimeFlag is where Flower's processes take the address of the Runtime API.
+const runtimeFlag = "--runtime-api-address"

@@ -8,7 +8,9 @@
 //
 //   - user, mount, pid, network, ipc and uts namespaces of its own. There is no
 //     network: the one interface is a loopback that is down. A Unix socket in the
-//     file system works across network namespaces;
+//     file system works across network namespaces. An app that cannot use one
+//     (Config.Loopback) gets the loopback up, with a listener of its daemon on it: a
+//     socket stays in the network that it was made in, and [Init] hands it out;
 //   - a root of its own, a tmpfs that nobody writes: Config.ReadOnly, the Socket
 //     and Dir at their usual paths, /proc of its own processes, /tmp and /dev/shm
 //     in bounded memory, and five devices. Other sockets and files do not exist in

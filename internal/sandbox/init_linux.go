@@ -20,6 +20,7 @@ const initName = "concordat-sandbox-init"
 const (
 	ordersFD = 3 // to read: one JSON order
 	statusFD = 4 // to write: one JSON failure, or nothing
+	listenFD = 5 // to send: the loopback's listener, if the order wants one
 )
 
 // order is what Init is to do.
@@ -33,6 +34,7 @@ type order struct {
 	Isolation Isolation
 	Limits    Limits
 	Cgroup    bool // limits of the whole app are the cgroup's
+	Loopback  bool
 }
 
 // failure is what Init answers if it cannot execute the app.
@@ -106,6 +108,7 @@ func confine(o *order) error {
 		name string
 		do   func(*order) error
 	}{
+		{"loopback", openLoopback},
 		{"root file system of its own", buildRoot},
 		{"ban of user namespaces", banUserNamespaces},
 		{"host name of its own", func(*order) error { return unix.Sethostname([]byte("sandbox")) }},
@@ -117,6 +120,37 @@ func confine(o *order) error {
 		}
 	}
 	return nil
+}
+
+// openLoopback brings the network's one interface up and hands a listener on it to the
+// daemon: a socket stays in the network that it was made in.
+func openLoopback(o *order) error {
+	if !o.Loopback {
+		return nil
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, lo); err != nil {
+		return err
+	}
+	lo.SetUint16(lo.Uint16() | unix.IFF_UP | unix.IFF_RUNNING)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo); err != nil {
+		return fmt.Errorf("bring lo up: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: loopbackPort, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return err
+	}
+	if err := unix.Listen(fd, 16); err != nil {
+		return err
+	}
+	return unix.Sendmsg(listenFD, []byte{0}, unix.UnixRights(fd), nil, 0)
 }
 
 // banUserNamespaces stops the app from becoming root of a further namespace

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"sync"
@@ -15,6 +16,8 @@ type Process struct {
 	grace time.Duration
 	done  chan struct{} // closed when exit is set
 	exit  Exit
+
+	loopback net.Listener // nil unless Config.Loopback
 
 	mu   sync.Mutex // held while a signal is sent; guards gone
 	gone bool       // the app has ended: its number may be another process's soon
@@ -37,6 +40,10 @@ func (e Exit) String() string {
 	}
 	return fmt.Sprintf("exit status %d", e.Code)
 }
+
+// Loopback returns the listener at [LoopbackAddress] of the app's own network, if
+// Config.Loopback was set. The caller closes it.
+func (p *Process) Loopback() net.Listener { return p.loopback }
 
 // PID returns the app's process id outside its namespace.
 func (p *Process) PID() int { return p.cmd.Process.Pid }

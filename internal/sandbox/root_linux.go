@@ -207,6 +207,9 @@ func restrictPaths(o *order) error {
 	if o.Socket != "" {
 		rules = append(rules, landlock.RWFiles(o.Socket))
 	}
+	if o.Loopback {
+		rules = append(rules, landlock.ConnectTCP(loopbackPort))
+	}
 	for _, p := range o.ReadOnly {
 		info, err := os.Stat(p)
 		if err != nil {

@@ -27,6 +27,10 @@ type Config struct {
 	Command []string // the executable's path, then its arguments; reachable through ReadOnly or Dir
 	Dir     string   // the app's home and working directory, all that it can change; exists, its owner removes it
 	Socket  string   // the Unix socket that the app may connect to; it must exist; empty for none
+	// Loopback gives a confined app a network of one address, [LoopbackAddress], on which
+	// [Process.Loopback] accepts: for apps that cannot use a Unix socket. An unconfined app
+	// has the machine's, and must be given a listener of the caller's.
+	Loopback bool
 
 	// Env is added to the app's environment as KEY=VALUE; of a key that occurs
 	// twice the last counts. The app inherits nothing: without Env it sees HOME,
@@ -57,6 +61,12 @@ type Limits struct {
 	Memory       uint64 // bytes of all processes, memory.max; needs Config.Cgroup
 	TempBytes    uint64 // of /tmp and of /dev/shm each, in memory; 0 means 64 MiB; of a confined app only
 }
+
+// LoopbackAddress is where a confined app reaches its daemon, if Config.Loopback is set.
+// No other process is in its network.
+const LoopbackAddress = "127.0.0.1:8000"
+
+const loopbackPort = 8000 // of LoopbackAddress
 
 const defaultTemp = 64 << 20 // as container engines give /dev/shm
 
@@ -110,6 +120,9 @@ func (c *Config) check() error {
 	}
 	if c.Limits.Memory > 0 && c.Cgroup == "" {
 		return errors.New("a memory limit needs a cgroup")
+	}
+	if c.Loopback && c.Isolation != Sandbox {
+		return errors.New("a loopback of its own needs a network of its own: isolation sandbox")
 	}
 	if c.KillGrace < 0 {
 		return fmt.Errorf("kill grace %v", c.KillGrace)

@@ -180,6 +180,47 @@ func TestConfined(t *testing.T) {
 	}
 }
 
+// TestLoopback: each app has a network of its own with its daemon in it, at one address,
+// and nobody else.
+func TestLoopback(t *testing.T) {
+	t.Parallel()
+	outside, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer outside.Close()
+	for range 2 {
+		c := config(t, "call "+outside.Addr().String())
+		c.Loopback = true
+		var out bytes.Buffer
+		c.Stdout, c.Stderr = &out, &out
+		p := begin(t, c)
+		l := p.Loopback()
+		if l.Addr().String() != LoopbackAddress {
+			t.Errorf("listens at %s", l.Addr())
+		}
+		conn, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		said, err := io.ReadAll(conn)
+		if err != nil || !strings.HasPrefix(string(said), "hello") || strings.Contains(string(said), "<nil>") {
+			t.Errorf("the app said %q, %v", said, err)
+		}
+		conn.Close()
+		l.Close()
+		if e := p.Wait(); !e.OK() {
+			t.Errorf("%v: %s", e, out.String())
+		}
+	}
+	c := config(t, "exit 0")
+	c.Loopback, c.Isolation = true, None
+	if p, err := Start(t.Context(), c); err == nil {
+		p.Stop()
+		t.Error("an unconfined app has a loopback of its own")
+	}
+}
+
 // TestNone: an unconfined app still inherits nothing.
 func TestNone(t *testing.T) {
 	t.Setenv("SECRET_TOKEN", "of the daemon")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -81,15 +82,29 @@ func run(p *Process, cfg *Config, group *cgroup, started chan<- error) error {
 		return fmt.Errorf("sandbox: %w", err)
 	}
 	defer status.Close()
+	files := []*os.File{orders, statusW}
+	var sent *os.File // the end at which the listener arrives
+	if cfg.Loopback {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			orders.Close()
+			statusW.Close()
+			return fmt.Errorf("sandbox: %w", err)
+		}
+		sent = os.NewFile(uintptr(pair[0]), "listener")
+		defer sent.Close()
+		files = append(files, os.NewFile(uintptr(pair[1]), "listener"))
+	}
 
 	p.cmd = &exec.Cmd{
 		Path: "/proc/self/exe", Args: []string{initName}, Env: []string{}, Dir: cfg.Dir,
-		Stdout: cfg.Stdout, Stderr: cfg.Stderr, ExtraFiles: []*os.File{orders, statusW},
+		Stdout: cfg.Stdout, Stderr: cfg.Stderr, ExtraFiles: files,
 		SysProcAttr: attributes(cfg, group), WaitDelay: drainTime,
 	}
 	err = p.cmd.Start()
-	orders.Close()
-	statusW.Close()
+	for _, f := range files {
+		f.Close()
+	}
 	if err != nil {
 		if cfg.Isolation == Sandbox {
 			return &Refused{"namespaces (user, mount, pid, network, ipc, uts)", err}
@@ -100,9 +115,36 @@ func run(p *Process, cfg *Config, group *cgroup, started chan<- error) error {
 		p.reap()
 		return err
 	}
+	if sent != nil {
+		if p.loopback, err = receiveListener(sent); err != nil {
+			p.signal(syscall.SIGKILL)
+			p.reap()
+			return fmt.Errorf("sandbox: loopback: %w", err)
+		}
+	}
 	started <- nil
 	p.exit = p.reap()
 	return nil
+}
+
+// receiveListener takes what openLoopback sent: it is there by now.
+func receiveListener(from *os.File) (net.Listener, error) {
+	b, control := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(int(from.Fd()), b, control, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+	if err != nil {
+		return nil, err
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:n])
+	if err != nil || len(messages) != 1 {
+		return nil, fmt.Errorf("%d messages: %w", len(messages), err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return nil, fmt.Errorf("%d descriptors: %w", len(fds), err)
+	}
+	f := os.NewFile(uintptr(fds[0]), "loopback")
+	defer f.Close()
+	return net.FileListener(f)
 }
 
 // attributes returns how to fork.
@@ -117,6 +159,9 @@ func attributes(cfg *Config, group *cgroup) *syscall.SysProcAttr {
 		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: appID, HostID: os.Getegid(), Size: 1}}
 		// What Init needs to build the root, limited to the new namespaces.
 		a.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SETPCAP, unix.CAP_SYS_RESOURCE}
+		if cfg.Loopback {
+			a.AmbientCaps = append(a.AmbientCaps, unix.CAP_NET_ADMIN)
+		}
 	}
 	return a
 }
@@ -126,7 +171,7 @@ func attributes(cfg *Config, group *cgroup) *syscall.SysProcAttr {
 func brief(cfg *Config, orders io.WriteCloser, status io.Reader) error {
 	err := json.NewEncoder(orders).Encode(order{
 		Command: cfg.Command, Dir: cfg.Dir, Socket: cfg.Socket, Env: cfg.environment(), ReadOnly: cfg.ReadOnly,
-		Devices: cfg.Devices, Isolation: cfg.Isolation, Limits: cfg.Limits, Cgroup: cfg.Cgroup != "",
+		Devices: cfg.Devices, Isolation: cfg.Isolation, Limits: cfg.Limits, Cgroup: cfg.Cgroup != "", Loopback: cfg.Loopback,
 	})
 	orders.Close()
 	b, rerr := io.ReadAll(io.LimitReader(status, 64<<10))

@@ -30,10 +30,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	s.mu.Lock()
 	s.ctx = ctx
 	s.mu.Unlock()
-	g := grpc.NewServer(grpc.MaxRecvMsgSize(maxRequest), grpc.MaxConcurrentStreams(maxStreams), grpc.UnknownServiceHandler(unknown))
-	flwr.RegisterControlServer(g, &server{s: s})
-	stop := context.AfterFunc(ctx, g.Stop)
-	err := g.Serve(l)
+	h := newHTTP(&server{s: s})
+	stop := context.AfterFunc(ctx, func() { h.Close() })
+	err := h.Serve(l)
 	ended := ctx.Err() != nil
 	stop()
 	cancel()
@@ -74,10 +73,13 @@ const (
 // unknown answers every call that is not served.
 func unknown(_ any, stream grpc.ServerStream) error {
 	method, _ := grpc.MethodFromServerStream(stream)
-	name := method[strings.LastIndexByte(method, '/')+1:]
+	return notServed(method[strings.LastIndexByte(method, '/')+1:])
+}
+
+func notServed(name string) error {
 	reason, ok := reasons[name]
 	if !ok {
-		reason = "not a call of flwr 1.26 to 1.29 that it knows"
+		reason = "not a call of flwr that it knows"
 	}
 	return status.Errorf(codes.Unimplemented, "A Concordat node does not serve %.80s: %s.", name, reason)
 }
@@ -152,6 +154,10 @@ func (v *server) StopRun(_ context.Context, q *flwr.StopRunRequest) (*flwr.StopR
 
 // StreamLogs ends when the run has finished and all was sent.
 func (v *server) StreamLogs(q *flwr.StreamLogsRequest, out grpc.ServerStreamingServer[flwr.StreamLogsResponse]) error {
+	return v.streamLogs(out.Context(), q, out.Send)
+}
+
+func (v *server) streamLogs(ctx context.Context, q *flwr.StreamLogsRequest, send func(*flwr.StreamLogsResponse) error) error {
 	r := v.s.find(q.GetRunId())
 	if r == nil {
 		return noSuchRun()
@@ -160,7 +166,7 @@ func (v *server) StreamLogs(q *flwr.StreamLogsRequest, out grpc.ServerStreamingS
 	for {
 		text, last, finished, changed := v.s.after(r, at)
 		if text != "" {
-			if err := out.Send(&flwr.StreamLogsResponse{LogOutput: text, LatestTimestamp: last}); err != nil {
+			if err := send(&flwr.StreamLogsResponse{LogOutput: text, LatestTimestamp: last}); err != nil {
 				return err
 			}
 			at = last
@@ -173,8 +179,8 @@ func (v *server) StreamLogs(q *flwr.StreamLogsRequest, out grpc.ServerStreamingS
 		}
 		select {
 		case <-changed:
-		case <-out.Context().Done():
-			return status.FromContextError(out.Context().Err()).Err()
+		case <-ctx.Done():
+			return status.FromContextError(ctx.Err()).Err()
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	flwr "github.com/concordat/concordat/api/flwr/proto"
 	"github.com/concordat/concordat/internal/flower"
+	"github.com/concordat/concordat/internal/flower/appio"
 )
 
 // Limits of one process's connections. A message carries at most one object, or
@@ -34,7 +35,7 @@ func Serve(ctx context.Context, l net.Listener, app *flower.App) error {
 		grpc.StatsHandler(tagger{}),
 		grpc.ChainUnaryInterceptor(guard(app)),
 	)
-	flwr.RegisterClientAppIoServer(s, &server{app: app})
+	flwr.RegisterClientAppIoServer(s, appio.New(app))
 	stop := context.AfterFunc(ctx, s.Stop)
 	defer stop()
 	err := s.Serve(l)
@@ -72,38 +73,18 @@ func guard(app *flower.App) grpc.UnaryServerInterceptor {
 			shown = append(shown, r.GetToken())
 		}
 		if len(shown) == 0 && !trusted.Load() {
-			return nil, refusal(flower.ErrToken)
+			return nil, appio.Status(flower.ErrToken)
 		}
 		for _, token := range shown {
 			if err := app.Authenticate(token); errors.Is(err, flower.ErrToken) {
-				return nil, refusal(err)
+				return nil, appio.Status(err)
 			}
 			trusted.Store(true)
 		}
 		res, err := handler(ctx, req)
 		if err != nil {
-			return nil, refusal(err)
+			return nil, appio.Status(err)
 		}
 		return res, nil
 	}
-}
-
-// refusal maps an error to the status that makes Flower's process do the right
-// thing: PERMISSION_DENIED is "the run has stopped", UNAVAILABLE is retried for
-// ever, and all else ends it.
-func refusal(err error) error {
-	if _, ok := status.FromError(err); ok {
-		return err
-	}
-	switch {
-	case errors.Is(err, flower.ErrToken):
-		return status.Error(codes.Unauthenticated, "Authentication failed.") // Flower's words
-	case errors.Is(err, flower.ErrStopped), errors.Is(err, flower.ErrFinished):
-		return status.Error(codes.PermissionDenied, err.Error())
-	case errors.Is(err, flower.ErrRefused):
-		return status.Error(codes.FailedPrecondition, err.Error())
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return status.FromContextError(err).Err()
-	}
-	return status.Error(codes.Internal, err.Error())
 }

@@ -1,10 +1,12 @@
-package grpcapp
+package appio
 
 import (
 	"context"
 	"errors"
 	"fmt"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	flwr "github.com/concordat/concordat/api/flwr/proto"
@@ -12,14 +14,18 @@ import (
 	"github.com/concordat/concordat/internal/flower"
 )
 
-// server translates calls; guard has checked the token of each.
-type server struct {
+// Calls are the calls of one app process. Whoever serves them has checked the token of
+// each, and gives errors their [Status].
+type Calls struct {
 	flwr.UnimplementedClientAppIoServer
 	app *flower.App
 }
 
+// New returns the calls of an app's process.
+func New(app *flower.App) *Calls { return &Calls{app: app} }
+
 // SendAppHeartbeat says whether the process is to go on.
-func (s *server) SendAppHeartbeat(context.Context, *flwr.SendAppHeartbeatRequest) (*flwr.SendAppHeartbeatResponse, error) {
+func (s *Calls) SendAppHeartbeat(context.Context, *flwr.SendAppHeartbeatRequest) (*flwr.SendAppHeartbeatResponse, error) {
 	select {
 	case <-s.app.Done():
 		return &flwr.SendAppHeartbeatResponse{}, nil
@@ -29,12 +35,12 @@ func (s *server) SendAppHeartbeat(context.Context, *flwr.SendAppHeartbeatRequest
 }
 
 // PullAppInputs returns what the process is to run, and its context.
-func (s *server) PullAppInputs(context.Context, *flwr.PullAppInputsRequest) (*flwr.PullAppInputsResponse, error) {
+func (s *Calls) PullAppInputs(context.Context, *flwr.PullAppInputsRequest) (*flwr.PullAppInputsResponse, error) {
 	return inputs(s.app)
 }
 
 // PullMessage holds the call until there is an instruction.
-func (s *server) PullMessage(ctx context.Context, _ *flwr.PullAppMessagesRequest) (*flwr.PullAppMessagesResponse, error) {
+func (s *Calls) PullMessage(ctx context.Context, _ *flwr.PullAppMessagesRequest) (*flwr.PullAppMessagesResponse, error) {
 	m, tree, err := s.app.PullMessage(ctx)
 	if err != nil {
 		return nil, err
@@ -47,7 +53,7 @@ func (s *server) PullMessage(ctx context.Context, _ *flwr.PullAppMessagesRequest
 }
 
 // PullObject returns one object of the instruction.
-func (s *server) PullObject(_ context.Context, r *flwr.PullObjectRequest) (*flwr.PullObjectResponse, error) {
+func (s *Calls) PullObject(_ context.Context, r *flwr.PullObjectRequest) (*flwr.PullObjectResponse, error) {
 	id, err := object.ParseID(r.ObjectId)
 	if err != nil {
 		return &flwr.PullObjectResponse{}, nil
@@ -60,7 +66,7 @@ func (s *server) PullObject(_ context.Context, r *flwr.PullObjectRequest) (*flwr
 }
 
 // ConfirmMessageReceived ends the handing out of the instruction's objects.
-func (s *server) ConfirmMessageReceived(context.Context, *flwr.ConfirmMessageReceivedRequest) (*flwr.ConfirmMessageReceivedResponse, error) {
+func (s *Calls) ConfirmMessageReceived(context.Context, *flwr.ConfirmMessageReceivedRequest) (*flwr.ConfirmMessageReceivedResponse, error) {
 	if err := s.app.Confirm(); err != nil {
 		return nil, err
 	}
@@ -68,7 +74,7 @@ func (s *server) ConfirmMessageReceived(context.Context, *flwr.ConfirmMessageRec
 }
 
 // PushMessage announces the reply.
-func (s *server) PushMessage(_ context.Context, r *flwr.PushAppMessagesRequest) (*flwr.PushAppMessagesResponse, error) {
+func (s *Calls) PushMessage(_ context.Context, r *flwr.PushAppMessagesRequest) (*flwr.PushAppMessagesResponse, error) {
 	if len(r.MessagesList) != 1 || len(r.MessageObjectTrees) != 1 {
 		return nil, fmt.Errorf("%w: %d messages and %d trees, want one of each", flower.ErrRefused, len(r.MessagesList), len(r.MessageObjectTrees))
 	}
@@ -96,7 +102,7 @@ func (s *server) PushMessage(_ context.Context, r *flwr.PushAppMessagesRequest) 
 }
 
 // PushObject takes one object of the reply.
-func (s *server) PushObject(_ context.Context, r *flwr.PushObjectRequest) (*flwr.PushObjectResponse, error) {
+func (s *Calls) PushObject(_ context.Context, r *flwr.PushObjectRequest) (*flwr.PushObjectResponse, error) {
 	id, err := object.ParseID(r.ObjectId)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", flower.ErrRefused, err)
@@ -108,7 +114,7 @@ func (s *server) PushObject(_ context.Context, r *flwr.PushObjectRequest) (*flwr
 }
 
 // PushAppOutputs takes the state that the process leaves.
-func (s *server) PushAppOutputs(_ context.Context, r *flwr.PushAppOutputsRequest) (*flwr.PushAppOutputsResponse, error) {
+func (s *Calls) PushAppOutputs(_ context.Context, r *flwr.PushAppOutputsRequest) (*flwr.PushAppOutputsResponse, error) {
 	state, err := proto.Marshal(r.GetContext().GetState())
 	if err != nil {
 		return nil, fmt.Errorf("%w: state: %w", flower.ErrRefused, err)
@@ -118,4 +124,24 @@ func (s *server) PushAppOutputs(_ context.Context, r *flwr.PushAppOutputsRequest
 		return nil, err
 	}
 	return &flwr.PushAppOutputsResponse{}, nil
+}
+
+// Status gives an error the status that makes Flower's process do the right thing:
+// PERMISSION_DENIED is "the run has stopped", UNAVAILABLE is retried for ever, and all
+// else ends it.
+func Status(err error) error {
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	switch {
+	case errors.Is(err, flower.ErrToken):
+		return status.Error(codes.Unauthenticated, "Authentication failed.") // Flower's words
+	case errors.Is(err, flower.ErrStopped), errors.Is(err, flower.ErrFinished):
+		return status.Error(codes.PermissionDenied, err.Error())
+	case errors.Is(err, flower.ErrRefused):
+		return status.Error(codes.FailedPrecondition, err.Error())
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return status.FromContextError(err).Err()
+	}
+	return status.Error(codes.Internal, err.Error())
 }

@@ -1,4 +1,4 @@
-package grpcapp
+package appio
 
 import (
 	"crypto/sha256"

@@ -1,0 +1,64 @@
+package control
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+
+	flwr "github.com/concordat/concordat/api/flwr/proto"
+	"github.com/concordat/concordat/internal/flower/protohttp"
+)
+
+// path is where dialect C has its calls (flwr/supercore/control/control_http_client.py).
+const path = "/v1/control/"
+
+// newHTTP serves both dialects on one address: gRPC is HTTP/2, which its clients begin
+// with at once, and the commands of flwr 1.37 and later speak HTTP/1.1.
+func newHTTP(v *server) *http.Server {
+	g := grpc.NewServer(grpc.MaxRecvMsgSize(maxRequest), grpc.UnknownServiceHandler(unknown))
+	flwr.RegisterControlServer(g, v)
+	c := protohttp.Handler(protohttp.API{Path: path, MaxBody: maxRequest, Calls: v.calls(),
+		Unknown: func(call string) error { return notServed(camel(call)) }})
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Protocols: protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+				g.ServeHTTP(w, r)
+				return
+			}
+			c.ServeHTTP(w, r)
+		}),
+	}
+}
+
+// calls are those of dialect C: their messages are the other's, with fields added.
+func (v *server) calls() map[string]protohttp.Call {
+	return map[string]protohttp.Call{
+		"start-run":        protohttp.Unary(v.StartRun),
+		"stop-run":         protohttp.Unary(v.StopRun),
+		"stream-logs":      protohttp.Stream(v.streamLogs),
+		"list-runs":        protohttp.Unary(v.ListRuns),
+		"pull-artifacts":   protohttp.Unary(v.PullArtifacts),
+		"list-nodes":       protohttp.Unary(v.ListNodes),
+		"list-federations": protohttp.Unary(v.ListFederations),
+		"show-federation":  protohttp.Unary(v.ShowFederation),
+	}
+}
+
+// camel gives a call of dialect C the name that it has in the other: "start-run" is
+// StartRun.
+func camel(call string) string {
+	var b strings.Builder
+	for _, word := range strings.Split(call, "-") {
+		if word != "" {
+			b.WriteString(strings.ToUpper(word[:1]) + word[1:])
+		}
+	}
+	return b.String()
+}
