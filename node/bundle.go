@@ -61,7 +61,7 @@ func openBundles(cfg *Flower, dir string) (*bundles, error) {
 	}
 	for _, name := range []string{"flwr-clientapp", "flwr-serverapp"} {
 		if _, err := os.Stat(filepath.Join(c.Environment, "bin", name)); err != nil {
-			return nil, fmt.Errorf("flower: the environment has no %s; make one with: python3 -m venv %s && %s/bin/pip install flwr==1.29.0: %w", name, c.Environment, c.Environment, err)
+			return nil, fmt.Errorf("flower: the environment has no %s; make one with: python3 -m venv %s && %s/bin/pip install flwr==1.42.0: %w", name, c.Environment, c.Environment, err)
 		}
 	}
 	interpreter, err := interpreterOf(c.Environment)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/ci"
+	"github.com/concordat/concordat/enclave/aggregate"
 	"github.com/concordat/concordat/examples/breast-cancer/data"
 	"github.com/concordat/concordat/examples/breast-cancer/model"
 	"github.com/concordat/concordat/internal/flower/clientapp"
@@ -166,7 +167,7 @@ func flower(t *testing.T, env string) {
 	started := 0
 	f := ci.StartFederation(t,
 		ci.Policy(func(p *policy.Policy) {
-			p.Apps = append(p.Apps, policy.App{Digest: digest, Name: "quickstart", Exposure: policy.ExposureAggregate, Strategies: []string{"fedavg"}, MaxRounds: 100})
+			p.Apps = append(p.Apps, policy.App{Digest: digest, Name: "quickstart", Exposure: policy.ExposureAggregate, Strategies: []string{"fedadam", "fedavg"}, MaxRounds: 100})
 			slices.SortFunc(p.Apps, func(a, b policy.App) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
 			p.Nodes.MetricKeys = []string{"accuracy", "loss", "num-examples", "rounds"}
 		}),
@@ -176,6 +177,10 @@ func flower(t *testing.T, env string) {
 				t.Fatal(err)
 			}
 			c.Isolation = isolated
+			c.CheckStrategy = func(name string, arguments map[string]any) error {
+				_, err := aggregate.New(name, arguments)
+				return err
+			}
 			c.Flower = &node.Flower{Environment: env, ReadOnly: []string{rows}, NodeConfig: map[string]any{"data": rows, "partition-id": started}}
 			if c.Control, err = net.Listen("unix", filepath.Join(sockets, name)); err != nil {
 				t.Fatal(err)
@@ -260,6 +265,13 @@ func flower(t *testing.T, env string) {
 	if out := u.flwr("supernode", "list", "my-node"); !strings.Contains(out, "member-a") || !strings.Contains(out, "online") {
 		t.Errorf("flwr supernode list:\n%s", out)
 	}
+
+	// Another strategy, with an argument; and one that it does not take.
+	out = u.flwr("run", app, "my-node", "--stream", "-c", `num-server-rounds=2 epochs=20 concordat.strategy="fedadam" concordat.eta=0.05`)
+	if !strings.Contains(out, "native strategy fedadam") || !strings.Contains(out, "Run completed.") {
+		t.Errorf("flwr run with fedadam:\n%s", out)
+	}
+	u.refused("it takes eta, beta_1, beta_2, tau", "run", app, "my-node", "-c", `concordat.strategy="fedadam" concordat.beta=0.05`)
 
 	u.stopDuringARound(f, app, federation)
 	u.twoAtOnce(app)

@@ -24,8 +24,11 @@ var layers = [][]string{
 	{"verifier/internal/check"},
 	{"verifier/internal/events"},
 	{"verifier"},
+	{"api/flwr/proto"},
 	{"api", "internal/flower/fab"},
-	{"internal/session", "internal/relay", "internal/loop", "internal/flower", "internal/sandbox", "internal/daemon", "chunkstore/transfer", "chunkstore/pack", "chunkstore/storetest",
+	{"internal/flower"}, // the core, and what the dialects share
+	{"internal/flower/clientapp", "internal/flower/control", "internal/flower/grpcapp", "internal/flower/httpapp", "internal/flower/opening",
+		"internal/session", "internal/relay", "internal/loop", "internal/sandbox", "internal/daemon", "chunkstore/transfer", "chunkstore/pack", "chunkstore/storetest",
 		"verifier/crosscheck", "attestation/collect", "attestation/sim", "internal/durable/faultfs"},
 	{"enclave", "node", "link"},
 	{"policy/source"},

@@ -14,6 +14,13 @@ import (
 	"github.com/concordat/concordat/internal/flower"
 )
 
+// Where processes of flwr 1.36 and later make their calls, and the header that shows the
+// token of each (flwr/supercore/runtime/runtime_http_client.py, flwr/supercore/constant.py).
+const (
+	RuntimePath  = "/v1/runtime/"
+	RuntimeToken = "flwr-task-token"
+)
+
 // Calls are the calls of one app process. Whoever serves them has checked the token of
 // each, and gives errors their [Status].
 type Calls struct {

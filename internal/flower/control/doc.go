@@ -1,5 +1,6 @@
-// Package control serves Flower's Control API to the unmodified flwr command (dialect
-// A: gRPC, versions 1.26 to 1.29). Runs are kept in memory, with what they print; the
+// Package control serves Flower's Control API to the unmodified flwr command: of versions
+// 1.26 to 1.29 over gRPC (dialect A) and of 1.37 and later over HTTP (dialect C), at one
+// address. Runs are kept in memory, with what they print; the
 // [Runner] behind it, a member's own node, does the work.
 //
 // There is one local account: whoever reaches the listener may start bundles that the

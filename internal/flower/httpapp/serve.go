@@ -17,11 +17,6 @@ import (
 )
 
 const (
-	// Path is where the calls are (flwr/supercore/runtime/runtime_http_client.py).
-	Path = "/v1/runtime/"
-	// TokenHeader carries the token of every call (flwr/supercore/constant.py).
-	TokenHeader = "flwr-task-token"
-
 	maxBody = flower.DefaultMaxState + 1<<20 // at most one object, or the context's state
 	// A process that waits for its instruction gives up 30 s after the last byte.
 	keepUp = 10 * time.Second
@@ -36,10 +31,10 @@ func Serve(ctx context.Context, l net.Listener, app *flower.App) error {
 
 func handler(app *flower.App, every time.Duration) http.Handler {
 	s := &server{calls: appio.New(app)}
-	return protohttp.Handler(protohttp.API{Path: Path, MaxBody: maxBody,
+	return protohttp.Handler(protohttp.API{Path: appio.RuntimePath, MaxBody: maxBody,
 		Guard: func(r *http.Request) error {
 			// An app that has ended is for the calls to say.
-			if err := app.Authenticate(r.Header.Get(TokenHeader)); errors.Is(err, flower.ErrToken) {
+			if err := app.Authenticate(r.Header.Get(appio.RuntimeToken)); errors.Is(err, flower.ErrToken) {
 				return appio.Status(err)
 			}
 			return nil

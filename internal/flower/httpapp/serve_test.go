@@ -17,6 +17,7 @@ import (
 	runtime "github.com/concordat/concordat/api/flwr/runtime"
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/internal/flower"
+	"github.com/concordat/concordat/internal/flower/appio"
 )
 
 // process makes calls as flwr-clientapp does.
@@ -32,12 +33,12 @@ func (p process) post(call string, q proto.Message) (int, []byte) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	r, err := http.NewRequestWithContext(p.t.Context(), http.MethodPost, p.base+Path+call, bytes.NewReader(b))
+	r, err := http.NewRequestWithContext(p.t.Context(), http.MethodPost, p.base+appio.RuntimePath+call, bytes.NewReader(b))
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	r.Header.Set("Content-Type", "application/protobuf")
-	r.Header.Set(TokenHeader, p.token)
+	r.Header.Set(appio.RuntimeToken, p.token)
 	res, err := http.DefaultClient.Do(r)
 	if err != nil {
 		p.t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 	flwr "github.com/concordat/concordat/api/flwr/proto"
 	runtime "github.com/concordat/concordat/api/flwr/runtime"
 	"github.com/concordat/concordat/internal/flower"
-	"github.com/concordat/concordat/internal/flower/httpapp"
+	"github.com/concordat/concordat/internal/flower/appio"
 	"github.com/concordat/concordat/internal/flower/protohttp"
 )
 
@@ -25,9 +25,9 @@ func (o *Opening) ServeRuntime(ctx context.Context, l net.Listener) error {
 
 func (o *Opening) runtimeHandler() http.Handler {
 	s := &runtimeServer{s: &server{o: o}}
-	return protohttp.Handler(protohttp.API{Path: httpapp.Path, MaxBody: maxMessage,
+	return protohttp.Handler(protohttp.API{Path: appio.RuntimePath, MaxBody: maxMessage,
 		Guard: func(r *http.Request) error {
-			if !o.authentic(r.Header.Get(httpapp.TokenHeader)) {
+			if !o.authentic(r.Header.Get(appio.RuntimeToken)) {
 				return status.Error(codes.Unauthenticated, "Authentication failed.") // Flower's words
 			}
 			return nil
