@@ -24,7 +24,7 @@ import (
 type bundles struct {
 	cfg     *Flower  // nil: none is run
 	python  []string // what the environment needs of its interpreter, outside of it
-	runtime bool     // its processes speak the Runtime API
+	dialect dialect  // of its processes
 	dir     string
 
 	mu   sync.Mutex // owns the file system below dir, and list
@@ -72,7 +72,7 @@ func openBundles(cfg *Flower, dir string) (*bundles, error) {
 	if err != nil {
 		return nil, fmt.Errorf("flower: environment %s: %w", c.Environment, err)
 	}
-	if b.runtime, err = speaksRuntime(version); err != nil {
+	if b.dialect, err = dialectOf(version); err != nil {
 		return nil, fmt.Errorf("flower: environment %s: %w", c.Environment, err)
 	}
 	b.cfg, b.python = &c, interpreter
@@ -111,25 +111,35 @@ func flowerVersion(environment string) (string, error) {
 	return strings.TrimSuffix(strings.TrimPrefix(name, "flwr-"), ".dist-info"), nil
 }
 
-// speaksRuntime reports whether the processes of a version of Flower speak its Runtime
-// API (dialect C) or the services before it (dialect A). Those between spoke others.
-func speaksRuntime(version string) (bool, error) {
+// dialect is how the processes of a version of Flower are started and served.
+type dialect struct {
+	runtime bool // they speak the Runtime API over HTTP (dialect C), not the gRPC services before it (A)
+	oneFlag bool // both kinds take their address by one flag
+}
+
+// dialectOf returns the dialect of a version. Those of 1.30 to 1.34 spoke gRPC of another
+// kind.
+func dialectOf(version string) (dialect, error) {
 	var major, minor int
 	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
-		return false, fmt.Errorf("flwr has version %.40q", version)
+		return dialect{}, fmt.Errorf("flwr has version %.40q", version)
 	}
 	switch {
 	case major == 1 && minor >= 26 && minor <= 29:
-		return false, nil
-	case major == 1 && minor >= firstRuntime:
-		return true, nil
+		return dialect{}, nil
+	case major == 1 && minor >= 35:
+		return dialect{runtime: true, oneFlag: minor >= 36}, nil
 	}
-	return false, fmt.Errorf("it has flwr %s; 1.26 to 1.29, and 1.%d and later, are served", version, firstRuntime)
+	return dialect{}, fmt.Errorf("it has flwr %s; 1.26 to 1.29, and 1.35 and later, are served", version)
 }
 
-// firstRuntime is the first minor version of Flower 1 whose command and processes all
-// speak HTTP.
-const firstRuntime = 37
+// flag is how "clientapp" or "serverapp" takes the address that it is served at.
+func (d dialect) flag(part string) string {
+	if d.oneFlag {
+		return "--runtime-api-address"
+	}
+	return "--" + part + "io-api-address"
+}
 
 // interpreterOf returns the interpreter that a virtual environment links to, by every
 // name on the way, and its library: an environment holds neither.
@@ -250,7 +260,7 @@ func (b *bundles) program(p *program, digest Digest) error {
 	if err != nil {
 		return err
 	}
-	p.bundle, p.runtime, p.settings = true, b.runtime, map[string]any{}
+	p.bundle, p.dialect, p.settings = true, b.dialect, map[string]any{}
 	for k, v := range p.config.RunConfig {
 		if name, ok := strings.CutPrefix(k, policy.TrainPrefix); ok {
 			p.settings[name] = v

@@ -37,13 +37,17 @@ func flowerEnvironment(t *testing.T) string {
 // TestFlowerVersions: which versions are served, and how.
 func TestFlowerVersions(t *testing.T) {
 	t.Parallel()
-	for version, want := range map[string]struct{ runtime, ok bool }{
-		"1.26.0": {false, true}, "1.29.1": {false, true}, "1.37.0": {true, true}, "1.42.0": {true, true}, "1.100.0rc1": {true, true},
-		"1.25.9": {}, "1.30.0": {}, "1.36.0": {}, "2.0.0": {}, "x": {}, "": {},
+	for version, want := range map[string]struct {
+		runtime bool
+		flag    string // of a ClientApp; empty: the version is not served
+	}{
+		"1.26.0": {false, "--clientappio-api-address"}, "1.29.1": {false, "--clientappio-api-address"}, "1.35.0": {true, "--clientappio-api-address"},
+		"1.36.0": {true, "--runtime-api-address"}, "1.42.0": {true, "--runtime-api-address"}, "1.100.0rc1": {true, "--runtime-api-address"},
+		"1.25.9": {}, "1.30.0": {}, "1.34.0": {}, "2.0.0": {}, "x": {}, "": {},
 	} {
-		runtime, err := speaksRuntime(version)
-		if runtime != want.runtime || (err == nil) != want.ok {
-			t.Errorf("%s: %v, %v", version, runtime, err)
+		d, err := dialectOf(version)
+		if (err == nil) != (want.flag != "") || err == nil && (d.runtime != want.runtime || d.flag("clientapp") != want.flag) {
+			t.Errorf("%s: %+v, %v", version, d, err)
 		}
 	}
 	env := flowerEnvironment(t)

@@ -216,8 +216,8 @@ func (f *flowerRunner) open(ctx context.Context, j *flowercontrol.Job) (*opening
 	n := f.n
 	ctx, cancel := context.WithTimeoutCause(ctx, openingTime, fmt.Errorf("the ServerApp sent no message in %s: does it wait for more nodes than the federation's %d?", openingTime, len(n.policy.Members)))
 	defer cancel()
-	x := &program{readOnly: n.apps.bundles.readOnly(), runtime: n.apps.bundles.runtime}
-	at, err := n.apps.place(x.runtime)
+	x := &program{readOnly: n.apps.bundles.readOnly(), dialect: n.apps.bundles.dialect}
+	at, err := n.apps.place(x.dialect.runtime)
 	if err != nil {
 		return nil, err
 	}
@@ -226,13 +226,13 @@ func (f *flowerRunner) open(ctx context.Context, j *flowercontrol.Job) (*opening
 	defer printed.flush() // once nobody serves the process any more
 	o := opening.New(opening.Config{Bundle: j.Bundle, Overrides: ownless(j.Overrides), Nodes: len(n.policy.Members), MaxBytes: maxInitial,
 		Print: printed.add})
-	flag, serve := "--serverappio-api-address", o.Serve
-	if x.runtime {
-		flag, serve = runtimeFlag, o.ServeRuntime
+	serve := o.Serve
+	if x.dialect.runtime {
+		serve = o.ServeRuntime
 	}
 	x.command, x.env = n.apps.bundles.command("flwr-serverapp")
 	out := &lines{log: n.log.With("app", j.Bundle.ID(), "part", "serverapp")}
-	p, err := n.apps.launch(ctx, x, at, flag, o.Token(), out)
+	p, err := n.apps.launch(ctx, x, at, x.dialect.flag("serverapp"), o.Token(), out)
 	if err != nil {
 		return nil, err
 	}

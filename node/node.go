@@ -40,7 +40,7 @@ type App struct {
 
 // Flower says how a node runs the app bundles that its owner has approved.
 type Flower struct {
-	// Environment is the folder of a Python environment (venv) with flwr (1.26 to 1.29, or 1.37 and later) and
+	// Environment is the folder of a Python environment (venv) with flwr (1.26 to 1.29, or 1.35 and later) and
 	// whatever the apps import. The owner answers for it: no digest covers it.
 	Environment string         `yaml:"environment"`
 	ReadOnly    []string       `yaml:"read_only"`   // paths that the apps may read beside it: the data

@@ -53,19 +53,19 @@ func (a *apps) start(ctx context.Context, r *run) (p *process, err error) {
 		return nil, err
 	}
 	undo = append(undo, fl.Close)
-	at, err := a.place(x.runtime)
+	at, err := a.place(x.dialect.runtime)
 	if err != nil {
 		return nil, err
 	}
 	undo = append(undo, at.remove)
-	flag, serve := "--clientappio-api-address", grpcapp.Serve
-	if x.runtime {
-		flag, serve = runtimeFlag, httpapp.Serve
+	serve := grpcapp.Serve
+	if x.dialect.runtime {
+		serve = httpapp.Serve
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	undo = append(undo, cancel)
 	out := &lines{log: a.log.With("run", r.digest.Short())}
-	box, err := a.launch(ctx, x, at, flag, fl.Token(), out)
+	box, err := a.launch(ctx, x, at, x.dialect.flag("clientapp"), fl.Token(), out)
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,7 @@ type program struct {
 	config   flower.Config
 	settings map[string]any // for the config record of train messages
 	bundle   bool           // messages hold what Flower's strategies send, and no more
-	runtime  bool           // the process speaks Flower's Runtime API: dialect C
+	dialect  dialect        // of the process; the zero value is dialect A, also that of apps that are no bundles
 }
 
 // program finds the app, and compares it with the digest that the policy lists.
@@ -118,6 +118,3 @@ func (a *apps) launch(ctx context.Context, x *program, p *place, flag, token str
 	}
 	return box, err
 }
-
-// runtimeFlag is where Flower's processes take the address of the Runtime API.
-const runtimeFlag = "--runtime-api-address"

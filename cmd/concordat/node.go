@@ -85,7 +85,7 @@ member certifies the public half ("concordat member certify"), and nobody else c
 	f.StringVar(&flags.WitnessKey, "witness-key", "", "key with which the node cosigns the log (default witness.key beside the key, if it is there)")
 	f.StringVar(&member, "member", "", "the node's member (default as the credential says)")
 	f.StringVar(&flags.Control, "control", "", "unix:///path of the socket for the member's users (default control.sock in the data directory)")
-	f.StringVar(&flags.FlowerCtl, "flower-control", "", "loopback address where the flwr command (1.26 to 1.29, 1.37 and later) connects, such as 127.0.0.1:9093 (default none)")
+	f.StringVar(&flags.FlowerCtl, "flower-control", "", "loopback address where the flwr command (1.26 to 1.29, 1.35 and later) connects, such as 127.0.0.1:9093 (default none)")
 	f.BoolVar(&printConfig, "print-config", false, "print the configuration in force, as YAML, and end")
 	cmd.AddCommand(newNodeEnrollCommand(), newNodeTrustCommand(), newNodeDenyCommand())
 	return cmd

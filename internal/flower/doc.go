@@ -5,7 +5,7 @@
 // Start with [NewApp] and [App.Do]. The process itself is started by the caller,
 // with the app's token and the address of a listener on which a transport serves
 // the App: internal/flower/grpcapp speaks Flower's ClientAppIo (1.26 to 1.29),
-// internal/flower/httpapp its Runtime API (1.37 and later).
+// internal/flower/httpapp its Runtime API (1.35 and later).
 //
 // # One process, one or many messages
 //

@@ -4,7 +4,7 @@
 // 	protoc        (unknown)
 // source: flwr/runtime/runtime.proto
 
-// What Flower's Runtime API (flwr 1.36 and later: protobuf over HTTP, POST
+// What Flower's Runtime API (flwr 1.35 and later: protobuf over HTTP, POST
 // /v1/runtime/CALL) numbers in another way than the services before it. All that is not
 // here is as in flwr/proto. On HTTP no name of a message or package is on the wire.
 

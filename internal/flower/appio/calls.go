@@ -14,7 +14,7 @@ import (
 	"github.com/concordat/concordat/internal/flower"
 )
 
-// Where processes of flwr 1.36 and later make their calls, and the header that shows the
+// Where processes of flwr 1.35 and later make their calls, and the header that shows the
 // token of each (flwr/supercore/runtime/runtime_http_client.py, flwr/supercore/constant.py).
 const (
 	RuntimePath  = "/v1/runtime/"

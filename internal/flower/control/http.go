@@ -3,7 +3,6 @@ package control
 import (
 	"net/http"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc"
 
@@ -14,27 +13,20 @@ import (
 // path is where dialect C has its calls (flwr/supercore/control/control_http_client.py).
 const path = "/v1/control/"
 
-// newHTTP serves both dialects on one address: gRPC is HTTP/2, which its clients begin
-// with at once, and the commands of flwr 1.37 and later speak HTTP/1.1.
-func newHTTP(v *server) *http.Server {
+// handler answers both dialects: gRPC is HTTP/2, which its clients begin with at once, and
+// the commands of flwr 1.37 and later speak HTTP/1.1.
+func handler(v *server) http.Handler {
 	g := grpc.NewServer(grpc.MaxRecvMsgSize(maxRequest), grpc.UnknownServiceHandler(unknown))
 	flwr.RegisterControlServer(g, v)
 	c := protohttp.Handler(protohttp.API{Path: path, MaxBody: maxRequest, Calls: v.calls(),
 		Unknown: func(call string) error { return notServed(camel(call)) }})
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true)
-	return &http.Server{
-		Protocols: protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-		ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
-				g.ServeHTTP(w, r)
-				return
-			}
-			c.ServeHTTP(w, r)
-		}),
-	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 2 {
+			g.ServeHTTP(w, r) // which refuses what is not gRPC
+			return
+		}
+		c.ServeHTTP(w, r)
+	})
 }
 
 // calls are those of dialect C: their messages are the other's, with fields added.

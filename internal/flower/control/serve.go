@@ -14,6 +14,7 @@ import (
 
 	flwr "github.com/concordat/concordat/api/flwr/proto"
 	"github.com/concordat/concordat/internal/flower/fab"
+	"github.com/concordat/concordat/internal/flower/protohttp"
 )
 
 // Limits of the users' connections.
@@ -30,19 +31,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	s.mu.Lock()
 	s.ctx = ctx
 	s.mu.Unlock()
-	h := newHTTP(&server{s: s})
-	stop := context.AfterFunc(ctx, func() { h.Close() })
-	err := h.Serve(l)
-	ended := ctx.Err() != nil
-	stop()
+	err := protohttp.Serve(ctx, l, handler(&server{s: s}), maxStreams, true)
 	cancel()
 	s.mu.Lock()
 	s.ctx = nil // whoever was about to start a job has, or will not
 	s.mu.Unlock()
 	s.jobs.Wait()
-	if ended {
-		return nil
-	}
 	return err
 }
 

@@ -1,4 +1,4 @@
-// Package httpapp serves a flower.App to one process of flwr 1.37 or later (dialect C:
+// Package httpapp serves a flower.App to one process of flwr 1.35 or later (dialect C:
 // Flower's Runtime API, protobuf over HTTP). Start with [Serve].
 //
 // Every call shows the process's token. The listener must be one that nobody but the

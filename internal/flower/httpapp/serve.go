@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -16,20 +15,20 @@ import (
 	"github.com/concordat/concordat/internal/flower/protohttp"
 )
 
+// Limits of one process. A request carries at most one object, or the context's state.
 const (
-	maxBody = flower.DefaultMaxState + 1<<20 // at most one object, or the context's state
-	// A process that waits for its instruction gives up 30 s after the last byte.
-	keepUp = 10 * time.Second
+	maxBody  = flower.DefaultMaxState + 1<<20
+	maxCalls = 64
 )
 
 // Serve serves app on l until ctx is done or the listener fails, and closes l. Calls in
 // flight are cut off then: by that time the process has finished, or is to be stopped.
 // It returns nil when ctx ended it.
 func Serve(ctx context.Context, l net.Listener, app *flower.App) error {
-	return protohttp.Serve(ctx, l, handler(app, keepUp))
+	return protohttp.Serve(ctx, l, handler(app), maxCalls, false)
 }
 
-func handler(app *flower.App, every time.Duration) http.Handler {
+func handler(app *flower.App) http.Handler {
 	s := &server{calls: appio.New(app)}
 	return protohttp.Handler(protohttp.API{Path: appio.RuntimePath, MaxBody: maxBody,
 		Guard: func(r *http.Request) error {
@@ -42,7 +41,7 @@ func handler(app *flower.App, every time.Duration) http.Handler {
 		Calls: map[string]protohttp.Call{
 			"send-task-heartbeat":      protohttp.Unary(with(s.heartbeat)),
 			"pull-task-input":          protohttp.Unary(with(s.input)),
-			"pull-messages":            protohttp.KeepUp(every, with(s.pull)),
+			"pull-messages":            protohttp.Unary(with(s.pull)),
 			"pull-object":              protohttp.Unary(with(s.calls.PullObject)),
 			"confirm-message-received": protohttp.Unary(with(s.calls.ConfirmMessageReceived)),
 			"push-messages":            protohttp.Unary(with(s.push)),

@@ -4,13 +4,12 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
-	"io"
-	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	flwr "github.com/concordat/concordat/api/flwr/proto"
@@ -18,48 +17,25 @@ import (
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/flower/appio"
+	"github.com/concordat/concordat/internal/flower/protohttp/protohttptest"
 )
 
 // process makes calls as flwr-clientapp does.
 type process struct {
-	t     *testing.T
-	base  string
-	token string
-}
-
-func (p process) post(call string, q proto.Message) (int, []byte) {
-	p.t.Helper()
-	b, err := proto.Marshal(q)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	r, err := http.NewRequestWithContext(p.t.Context(), http.MethodPost, p.base+appio.RuntimePath+call, bytes.NewReader(b))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	r.Header.Set("Content-Type", "application/protobuf")
-	r.Header.Set(appio.RuntimeToken, p.token)
-	res, err := http.DefaultClient.Do(r)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		return 0, nil // cut off
-	}
-	return res.StatusCode, body
+	t *testing.T
+	*protohttptest.Client
 }
 
 func (p process) call(call string, q, into proto.Message) {
 	p.t.Helper()
-	code, body := p.post(call, q)
-	if code != http.StatusOK {
-		p.t.Fatalf("%s: %d: %s", call, code, body)
+	if err := p.Call(p.t.Context(), call, q, into); err != nil {
+		p.t.Fatalf("%s: %v", call, err)
 	}
-	if err := proto.Unmarshal(body, into); err != nil {
-		p.t.Fatal(err)
-	}
+}
+
+// refused makes a call of which no answer is wanted, and returns the error's code.
+func (p process) refused(call string, q proto.Message) codes.Code {
+	return status.Code(p.Call(p.t.Context(), call, q, &flwr.PullObjectResponse{}))
 }
 
 func serve(t *testing.T) (*flower.App, process) {
@@ -69,9 +45,9 @@ func serve(t *testing.T) (*flower.App, process) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := httptest.NewServer(handler(app, time.Millisecond))
+	s := httptest.NewServer(handler(app))
 	t.Cleanup(func() { app.Close(); s.Close() })
-	return app, process{t, s.URL, app.Token()}
+	return app, process{t, &protohttptest.Client{Base: s.URL + appio.RuntimePath, Token: app.Token()}}
 }
 
 // TestOneInstruction goes through all calls of a process, in the order of flwr-clientapp.
@@ -112,7 +88,7 @@ func TestOneInstruction(t *testing.T) {
 	if in.GetRun().GetRunId() != 1<<63+5 || in.GetContext().GetNodeId() != 9 || string(in.GetFab().GetContent()) != "zip" || in.GetTaskId() == 0 || in.GetContext().GetRunConfig()["lr"].GetDouble() != 0.5 {
 		t.Errorf("input %v", &in)
 	}
-	time.AfterFunc(20*time.Millisecond, func() { close(begun) }) // some bytes are sent meanwhile; nothing depends on it
+	close(begun) // before or after the process asks: both are right
 	var pulled flwr.PullAppMessagesResponse
 	p.call("pull-messages", &runtime.PullAppMessagesRequest{}, &pulled)
 	if len(pulled.GetMessagesList()) != 1 || len(pulled.GetMessageObjectTrees()) != 1 {
@@ -159,37 +135,40 @@ func TestOneInstruction(t *testing.T) {
 	if p.call("send-task-heartbeat", &runtime.SendTaskHeartbeatRequest{}, &alive); alive.Success {
 		t.Error("the process is to go on after its end")
 	}
-	if code, body := p.post("pull-object", &flwr.PullObjectRequest{ObjectId: tree.GetObjectId()}); code == http.StatusOK {
-		t.Errorf("an object after the end: %q", body)
+	if code := p.refused("pull-object", &flwr.PullObjectRequest{ObjectId: tree.GetObjectId()}); code != codes.PermissionDenied {
+		t.Errorf("an object after the end: %v", code)
 	}
 }
 
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	app, p := serve(t)
-	stranger := p
-	for _, stranger.token = range []string{"", strings.Repeat("0", len(p.token)), p.token[:10]} {
-		if code, _ := stranger.post("pull-task-input", &runtime.PullTaskInputRequest{}); code != http.StatusUnauthorized {
-			t.Errorf("token %.10q: %d", stranger.token, code)
+	for _, token := range []string{"", strings.Repeat("0", len(p.Token)), p.Token[:10]} {
+		stranger := process{t, &protohttptest.Client{Base: p.Base, Token: token}}
+		if code := stranger.refused("pull-task-input", &runtime.PullTaskInputRequest{}); code != codes.Unauthenticated {
+			t.Errorf("token %.10q: %v", token, code)
 		}
 	}
-	for call, q := range map[string]proto.Message{
-		"push-messages": &runtime.PushAppMessagesRequest{},
-		"push-object":   &flwr.PushObjectRequest{ObjectId: strings.Repeat("0", 64), ObjectContent: []byte("x")},
-		"get-nodes":     &runtime.GetNodesRequest{},
+	for call, c := range map[string]struct {
+		q    proto.Message
+		want codes.Code
+	}{
+		"push-messages": {&runtime.PushAppMessagesRequest{}, codes.FailedPrecondition},
+		"push-object":   {&flwr.PushObjectRequest{ObjectId: strings.Repeat("0", 64), ObjectContent: []byte("x")}, codes.FailedPrecondition},
+		"get-nodes":     {&runtime.GetNodesRequest{}, codes.Unimplemented},
 	} {
-		if code, body := p.post(call, q); code < 400 || code == http.StatusUnauthorized {
-			t.Errorf("%s: %d, %s", call, code, body)
+		if code := p.refused(call, c.q); code != c.want {
+			t.Errorf("%s: %v, want %v", call, code, c.want)
 		}
 	}
 	// A process that waits learns that its run has stopped.
-	done := make(chan int, 1)
-	go func() { code, _ := p.post("pull-messages", &runtime.PullAppMessagesRequest{}); done <- code }()
+	done := make(chan codes.Code, 1)
+	go func() { done <- p.refused("pull-messages", &runtime.PullAppMessagesRequest{}) }()
 	app.Close()
-	if code := <-done; code == http.StatusOK {
-		t.Error("a message after the end")
+	if code := <-done; code != codes.PermissionDenied {
+		t.Errorf("while it waits: %v, want PermissionDenied: the run has stopped", code)
 	}
-	if code, _ := p.post("pull-messages", &runtime.PullAppMessagesRequest{}); code != http.StatusForbidden {
-		t.Errorf("status %d, want 403: the run has stopped", code)
+	if code := p.refused("pull-messages", &runtime.PullAppMessagesRequest{}); code != codes.PermissionDenied {
+		t.Errorf("later: %v, want PermissionDenied", code)
 	}
 }

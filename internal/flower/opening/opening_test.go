@@ -19,10 +19,19 @@ import (
 	flwr "github.com/concordat/concordat/api/flwr/proto"
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/internal/flower/fab"
+	"github.com/concordat/concordat/internal/flower/protohttp/protohttptest"
 )
 
+// inEach runs a test with a process of each dialect.
+func inEach(t *testing.T, test func(t *testing.T, runtime bool)) {
+	t.Parallel()
+	for name, runtime := range map[string]bool{"gRPC": false, "HTTP": true} {
+		t.Run(name, func(t *testing.T) { test(t, runtime) })
+	}
+}
+
 // serve returns an opening and a client of it, which is to act as a ServerApp.
-func serve(t *testing.T, maxBytes int64) (*Opening, flwr.ServerAppIoClient) {
+func serve(t *testing.T, runtime bool, maxBytes int64) (*Opening, flwr.ServerAppIoClient) {
 	t.Helper()
 	raw, err := os.ReadFile("../fab/testdata/flwr-1.29.0.fab")
 	if err != nil {
@@ -36,14 +45,22 @@ func serve(t *testing.T, maxBytes int64) (*Opening, flwr.ServerAppIoClient) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	network, address := "unix", filepath.Join(dir, "s")
+	if runtime {
+		network, address = "tcp", "127.0.0.1:0"
+	}
+	l, err := net.Listen(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	o := New(Config{Bundle: b, Overrides: map[string]any{"epochs": int64(2)}, Nodes: 2, MaxBytes: maxBytes, Print: func(s string) { t.Log(s) }})
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- o.Serve(ctx, l) }()
+	serve := o.Serve
+	if runtime {
+		serve = o.ServeRuntime
+	}
+	go func() { served <- serve(ctx, l) }()
 	conn, err := grpc.NewClient("unix://"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -56,6 +73,9 @@ func serve(t *testing.T, maxBytes int64) (*Opening, flwr.ServerAppIoClient) {
 		}
 		os.RemoveAll(dir)
 	})
+	if runtime {
+		return o, httpServerApp{c: &protohttptest.Client{Base: "http://" + l.Addr().String() + "/v1/runtime/", Token: o.Token()}}
+	}
 	return o, flwr.NewServerAppIoClient(conn)
 }
 
@@ -109,9 +129,10 @@ func usual(t *testing.T) object.RecordDict {
 		{Name: "config", Record: object.ConfigRecord{{Key: "lr", Value: object.Double(0.5)}, {Key: "on", Value: object.Bool(true)}, {Key: "server-round", Value: object.Sint(1)}}}}
 }
 
-func TestOpening(t *testing.T) {
-	t.Parallel()
-	o, app := serve(t, 1<<20)
+func TestOpening(t *testing.T) { inEach(t, testOpening) }
+
+func testOpening(t *testing.T, runtime bool) {
+	o, app := serve(t, runtime, 1<<20)
 	ctx := t.Context()
 	in, err := app.PullAppInputs(ctx, &flwr.PullAppInputsRequest{Token: o.Token()})
 	if err != nil || in.Context.NodeId != 1 || in.Run.OverrideConfig["epochs"].GetSint64() != 2 || in.Fab.HashStr != in.Run.FabHash || len(in.Fab.Content) == 0 {
@@ -150,8 +171,9 @@ func TestOpening(t *testing.T) {
 	}
 }
 
-func TestRefused(t *testing.T) {
-	t.Parallel()
+func TestRefused(t *testing.T) { inEach(t, testRefused) }
+
+func testRefused(t *testing.T, runtime bool) {
 	type batch struct {
 		messages []*flwr.Message
 		trees    []*flwr.ObjectTree
@@ -195,7 +217,7 @@ func TestRefused(t *testing.T) {
 		"too large":        {of("train", object.RecordDict{{Name: "arrays", Record: arrays(t, 1<<17)}}), "do not fit"},
 	} {
 		t.Run(what, func(t *testing.T) {
-			o, app := serve(t, 1<<20)
+			o, app := serve(t, runtime, 1<<20)
 			r, err := app.PushMessages(t.Context(), &flwr.PushAppMessagesRequest{MessagesList: c.batch.messages, MessageObjectTrees: c.batch.trees})
 			for _, id := range r.GetObjectsToPush() {
 				for _, x := range c.batch.objects {
@@ -215,8 +237,9 @@ func TestRefused(t *testing.T) {
 }
 
 // What a broken or hostile process may do besides.
-func TestMisuse(t *testing.T) {
-	t.Parallel()
+func TestMisuse(t *testing.T) { inEach(t, testMisuse) }
+
+func testMisuse(t *testing.T, runtime bool) {
 	a, tree, objects := message(t, "train", 2, usual(t))
 	push := &flwr.PushAppMessagesRequest{MessagesList: []*flwr.Message{a}, MessageObjectTrees: []*flwr.ObjectTree{tree}}
 	for what, act := range map[string]func(*Opening, flwr.ServerAppIoClient) error{
@@ -247,7 +270,7 @@ func TestMisuse(t *testing.T) {
 			return err
 		},
 	} {
-		o, app := serve(t, 1<<20)
+		o, app := serve(t, runtime, 1<<20)
 		if err := act(o, app); status.Code(err) != codes.FailedPrecondition {
 			t.Errorf("%s: the app was told %v", what, err)
 		}
@@ -256,7 +279,22 @@ func TestMisuse(t *testing.T) {
 		}
 	}
 
-	o, app := serve(t, 1<<20)
+	o, app := serve(t, runtime, 1<<20)
+	if r, err := app.SendAppHeartbeat(t.Context(), &flwr.SendAppHeartbeatRequest{Token: o.Token()}); err != nil || !r.Success {
+		t.Errorf("heartbeat: %v, %v", r, err)
+	}
+	if _, err := app.UpdateRunStatus(t.Context(), &flwr.UpdateRunStatusRequest{RunStatus: &flwr.RunStatus{Status: "finished", SubStatus: "failed", Details: "ValueError"}}); err != nil {
+		t.Error(err)
+	}
+	if _, err := wait(t, o); err == nil || !strings.Contains(err.Error(), "ValueError") {
+		t.Errorf("an app that failed: %v", err)
+	}
+}
+
+// A wrong token is no app's: nothing is answered, and the opening goes on.
+func TestToken(t *testing.T) {
+	t.Parallel()
+	o, app := serve(t, false, 1<<20)
 	bad := strings.Repeat("0", len(o.Token()))
 	if _, err := app.PullAppInputs(t.Context(), &flwr.PullAppInputsRequest{Token: bad}); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("wrong token: %v", err)
@@ -267,13 +305,11 @@ func TestMisuse(t *testing.T) {
 	if _, err := app.GetNodes(metadata.AppendToOutgoingContext(t.Context(), "flwr-app-token", bad), &flwr.GetNodesRequest{}); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("wrong token in the header: %v", err)
 	}
-	if r, err := app.SendAppHeartbeat(t.Context(), &flwr.SendAppHeartbeatRequest{Token: o.Token()}); err != nil || !r.Success {
-		t.Errorf("heartbeat: %v, %v", r, err)
-	}
-	if _, err := app.UpdateRunStatus(t.Context(), &flwr.UpdateRunStatusRequest{RunStatus: &flwr.RunStatus{Status: "finished", SubStatus: "failed", Details: "ValueError"}}); err != nil {
-		t.Error(err)
-	}
-	if _, err := wait(t, o); err == nil || !strings.Contains(err.Error(), "ValueError") {
-		t.Errorf("an app that failed: %v", err)
+	o, app = serve(t, true, 1<<20)
+	for _, token := range []string{"", bad, o.Token()[1:]} {
+		app.(httpServerApp).c.Token = token
+		if _, err := app.PullAppInputs(t.Context(), &flwr.PullAppInputsRequest{}); status.Code(err) != codes.Unauthenticated {
+			t.Errorf("wrong token over HTTP: %v", err)
+		}
 	}
 }

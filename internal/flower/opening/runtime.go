@@ -17,10 +17,10 @@ import (
 	"github.com/concordat/concordat/internal/flower/protohttp"
 )
 
-// ServeRuntime is [Opening.Serve] for a process of flwr 1.37 or later, which speaks
+// ServeRuntime is [Opening.Serve] for a process of flwr 1.35 or later, which speaks
 // Flower's Runtime API over HTTP. Every call shows the token.
 func (o *Opening) ServeRuntime(ctx context.Context, l net.Listener) error {
-	return protohttp.Serve(ctx, l, o.runtimeHandler())
+	return protohttp.Serve(ctx, l, o.runtimeHandler(), maxStreams, false)
 }
 
 func (o *Opening) runtimeHandler() http.Handler {

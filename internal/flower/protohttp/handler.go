@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -37,7 +36,9 @@ func Unary[Q any, PQ interface {
 		if err := proto.Unmarshal(body, q); err != nil {
 			return status.Error(codes.InvalidArgument, "the body is no message of this call")
 		}
+		answering := w.keepUp()
 		r, err := f(ctx, q)
+		answering()
 		if err != nil {
 			return err
 		}
@@ -72,14 +73,18 @@ type API struct {
 	Guard func(*http.Request) error
 	// Unknown is the error of a call that is not in Calls; nil: not found.
 	Unknown func(call string) error
+	Alive   time.Duration // between signs that a call goes on; 0: 10 s
 }
 
 // Handler serves an API. Requests that a web page in a browser could make are refused:
 // those with an Origin, and those for a host that is no address of this machine, which a
 // name under somebody else's control may point to.
 func Handler(a API) http.Handler {
+	if a.Alive == 0 {
+		a.Alive = 10 * time.Second
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		out := &writer{w: w, flush: http.NewResponseController(w)}
+		out := &writer{w: w, control: http.NewResponseController(w), alive: a.Alive}
 		if err := a.serve(out, r); err != nil {
 			out.fail(err)
 		}
@@ -109,6 +114,7 @@ func (a *API) serve(w *writer, r *http.Request) error {
 		}
 		return status.Errorf(codes.Unimplemented, "no call %.80s", name)
 	}
+	_ = w.control.SetReadDeadline(time.Now().Add(bodyTime)) // not of a test's recorder
 	body, err := io.ReadAll(http.MaxBytesReader(w.w, r.Body, a.MaxBody))
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
@@ -117,8 +123,12 @@ func (a *API) serve(w *writer, r *http.Request) error {
 	if err != nil {
 		return status.Error(codes.InvalidArgument, "the body did not come to its end")
 	}
+	_ = w.control.SetReadDeadline(time.Time{}) // a call may take its time
 	return call(r.Context(), body, w)
 }
+
+// bodyTime is how long the body of a request may take: the largest hold a few dozen MiB.
+const bodyTime = 5 * time.Minute
 
 // local reports whether a Host header names this machine as such.
 func local(host string) bool {
@@ -163,9 +173,10 @@ func httpStatus(err error) (int, string) {
 
 // writer writes one response.
 type writer struct {
-	w     http.ResponseWriter
-	flush *http.ResponseController
-	begun bool
+	w       http.ResponseWriter
+	control *http.ResponseController
+	alive   time.Duration
+	begun   bool
 }
 
 // begin writes the header, once.
@@ -204,7 +215,7 @@ func (w *writer) frame(m proto.Message) error {
 	if _, err := w.w.Write(b); err != nil {
 		return err
 	}
-	return w.flush.Flush()
+	return w.control.Flush()
 }
 
 // fail answers with an error. What has begun is cut off: the caller tries again, and gets
@@ -220,56 +231,23 @@ func (w *writer) fail(err error) {
 	_, _ = w.w.Write(b) // the caller may be gone
 }
 
-// idle is a field that no message has (number 2047, a varint of 0): protobuf's readers
-// skip it.
-var idle = []byte{0xf8, 0x7f, 0}
-
-// KeepUp is [Unary] for a call that may take longer than clients wait for a byte. While f
-// is not done, fields that readers skip are sent time and again, so that they go on
-// waiting; an error after that cuts the answer off.
-func KeepUp[Q any, PQ interface {
-	*Q
-	proto.Message
-}, R proto.Message](every time.Duration, f func(context.Context, PQ) (R, error)) Call {
-	type answer struct {
-		r   R
-		err error
-	}
-	return func(ctx context.Context, body []byte, w *writer) error {
-		q := PQ(new(Q))
-		if err := proto.Unmarshal(body, q); err != nil {
-			return status.Error(codes.InvalidArgument, "the body is no message of this call")
-		}
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		tick := time.NewTicker(every)
+// keepUp tells the caller now and then, by an interim response (RFC 9110, section 15.2),
+// that its call goes on: Flower's clients give up after 30 s without a byte. It ends with
+// the function that it returns, before which nobody else writes.
+func (w *writer) keepUp() (end func()) {
+	over, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(w.alive)
 		defer tick.Stop()
-		done := make(chan answer, 1)
-		go func() {
-			r, err := f(ctx, q)
-			done <- answer{r, err}
-		}()
 		for {
 			select {
-			case a := <-done:
-				if a.err != nil {
-					return a.err
-				}
-				return w.unary(a.r)
 			case <-tick.C:
-				if err := errors.Join(w.begin(unaryType), w.idle()); err != nil {
-					cancel()
-					<-done // f ends with ctx
-					return fmt.Errorf("caller is gone: %w", err)
-				}
+				w.w.WriteHeader(http.StatusProcessing)
+			case <-over:
+				return
 			}
 		}
-	}
-}
-
-func (w *writer) idle() error {
-	if _, err := w.w.Write(idle); err != nil {
-		return err
-	}
-	return w.flush.Flush()
+	}()
+	return func() { close(over); <-ended }
 }

@@ -6,9 +6,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,7 +27,7 @@ import (
 // api has one call of each kind.
 func api(release <-chan struct{}) API {
 	return API{
-		Path: "/v1/test/", MaxBody: 100,
+		Path: "/v1/test/", MaxBody: 100, Alive: time.Millisecond,
 		Guard: func(r *http.Request) error {
 			if r.Header.Get("token") != "t" {
 				return status.Error(codes.Unauthenticated, "no token")
@@ -50,7 +55,7 @@ func api(release <-chan struct{}) API {
 				}
 				return nil
 			}),
-			"wait": KeepUp(time.Millisecond, func(ctx context.Context, q *flwr.StopRunRequest) (*flwr.StopRunResponse, error) {
+			"wait": Unary(func(ctx context.Context, q *flwr.StopRunRequest) (*flwr.StopRunResponse, error) {
 				select {
 				case <-release:
 				case <-ctx.Done():
@@ -167,38 +172,66 @@ func TestStream(t *testing.T) {
 	}
 }
 
-// What is sent while a call waits is nothing to who reads the answer.
+// A caller that waits hears so, and gets the answer or the error all the same.
 func TestKeepUp(t *testing.T) {
 	t.Parallel()
-	for id, ok := range map[uint64]bool{7: true, 1: false} {
+	for id, want := range map[uint64]int{7: 200, 1: 403} {
 		release := make(chan struct{})
 		s := serve(t, release)
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+"/v1/test/wait", bytes.NewReader([]byte{8, byte(id)}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Header.Set("Content-Type", "application/protobuf")
-		r.Header.Set("token", "t")
-		res, err := s.Client().Do(r) // returns with the first byte
-		if err != nil {
-			t.Fatal(err)
-		}
-		begun := make([]byte, 4*len(idle))
-		if _, err := io.ReadFull(res.Body, begun); err != nil {
-			t.Fatal(err)
-		}
-		close(release)
-		rest, err := io.ReadAll(res.Body)
-		res.Body.Close()
-		if !ok {
-			if err == nil {
-				t.Errorf("an error came as the answer %q", rest)
+		signs := 0
+		trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, _ textproto.MIMEHeader) error {
+			if signs++; signs == 3 { // Go's client takes no more than five
+				close(release)
 			}
-			continue
-		}
-		var got flwr.StopRunResponse
-		if err != nil || proto.Unmarshal(append(begun, rest...), &got) != nil || !got.Success {
-			t.Errorf("%q, %v", rest, err)
+			if code != http.StatusProcessing {
+				t.Errorf("interim response %d", code)
+			}
+			return nil
+		}}
+		res, body, err := post(t, s, "wait", &flwr.StopRunRequest{RunId: id}, func(r *http.Request) {
+			*r = *r.WithContext(httptrace.WithClientTrace(r.Context(), trace))
+		})
+		if err != nil || res.StatusCode != want || signs < 3 {
+			t.Errorf("%v, %q, %v after %d signs", res, body, err, signs)
 		}
 	}
+}
+
+// When Serve returns, no call is going on, however it was cut off; and there is a limit.
+func TestServe(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var going atomic.Int32
+	entered := make(chan struct{}, 10)
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		going.Add(1)
+		defer going.Add(-1)
+		entered <- struct{}{}
+		<-r.Context().Done()
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- Serve(ctx, l, h, 2, false) }()
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			if res, err := http.Get("http://" + l.Addr().String()); err == nil {
+				res.Body.Close()
+			}
+		})
+		<-entered
+	}
+	res, err := http.Get("http://" + l.Addr().String())
+	if err != nil || res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a third call: %v, %v", res, err)
+	}
+	res.Body.Close()
+	cancel()
+	if err := <-served; err != nil || going.Load() != 0 {
+		t.Errorf("served: %v, %d calls are going on", err, going.Load())
+	}
+	wg.Wait()
 }
