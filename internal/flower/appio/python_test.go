@@ -83,8 +83,8 @@ def evaluate(msg, context):
 	return b.Bytes()
 }
 
-// serve serves an app, and returns the flag and the address that its process is given.
-func serve(t *testing.T, c flower.Config, runtime bool) (app *flower.App, flag, address string) {
+// serve serves an app, and returns the address that its process is given.
+func serve(t *testing.T, c flower.Config, runtime bool) (app *flower.App, address string) {
 	t.Helper()
 	app, err := flower.NewApp(c)
 	if err != nil {
@@ -93,7 +93,7 @@ func serve(t *testing.T, c flower.Config, runtime bool) (app *flower.App, flag, 
 	var l net.Listener
 	serve := grpcapp.Serve
 	if runtime {
-		serve, flag = httpapp.Serve, "--runtime-api-address"
+		serve = httpapp.Serve
 		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 			t.Fatal(err)
 		}
@@ -107,7 +107,7 @@ func serve(t *testing.T, c flower.Config, runtime bool) (app *flower.App, flag, 
 		if l, err = net.Listen("unix", filepath.Join(dir, "s")); err != nil {
 			t.Fatal(err)
 		}
-		flag, address = "--clientappio-api-address", "unix://"+l.Addr().String()
+		address = "unix://" + l.Addr().String()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
@@ -119,7 +119,7 @@ func serve(t *testing.T, c flower.Config, runtime bool) (app *flower.App, flag, 
 			t.Errorf("serve: %v", err)
 		}
 	})
-	return app, flag, address
+	return app, address
 }
 
 func instruct(t *testing.T, app *flower.App, typ string, content object.RecordDict) (*flower.Reply, error) {
@@ -153,14 +153,17 @@ func TestUnmodifiedFlower(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runtime := bytes.Contains(help, []byte("--runtime-api-address"))
+	runtime, flag := bytes.Contains(help, []byte("Runtime API")), "--runtime-api-address"
+	if !bytes.Contains(help, []byte(flag)) { // until 1.35
+		flag = "--clientappio-api-address"
+	}
 	config := flower.Config{
 		RunID: 1<<63 + 5, NodeID: 1<<63 + 9, FabID: "concordat/probe", FabVersion: "1.0.0", Fab: bundle(t),
 		NodeConfig: map[string]any{"part": int64(3)}, RunConfig: map[string]any{"lr": 0.25},
 	}
 	home := t.TempDir()
 	start := func(raises bool) *flower.App {
-		app, flag, address := serve(t, config, runtime)
+		app, address := serve(t, config, runtime)
 		cmd := exec.Command(filepath.Join(dir, "flwr-clientapp"), "--insecure", flag, address, "--token", app.Token())
 		cmd.Env = append(os.Environ(), "FLWR_HOME="+home, "FLWR_TELEMETRY_ENABLED=0", "FLWR_DISABLE_UPDATE_CHECK=1")
 		cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
