@@ -108,8 +108,19 @@ func (p *place) remove() {
 // launch starts a process in its place; address and token are given as Flower's processes
 // take them. From then on it can be served.
 func (a *apps) launch(ctx context.Context, x *program, p *place, flag, token string, out io.Writer) (*sandbox.Process, error) {
+	command := append(slices.Clone(x.command), "--insecure", flag, p.address)
+	if x.dialect.runtime {
+		// Other users of the machine read argument lists, and may reach its loopback.
+		file := filepath.Join(p.home, "token")
+		if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
+			return nil, err
+		}
+		command = append(command, "--token-file", file)
+	} else {
+		command = append(command, "--token", token)
+	}
 	box, err := sandbox.Start(ctx, sandbox.Config{
-		Command: append(slices.Clone(x.command), "--insecure", flag, p.address, "--token", token),
+		Command: command,
 		Dir:     p.home, Socket: p.socket(), Loopback: p.own, ReadOnly: append(sandbox.System(), x.readOnly...), Env: append(slices.Clone(x.env), "FLWR_HOME="+p.home),
 		Isolation: a.isolation, Stdout: out, Stderr: out,
 	})

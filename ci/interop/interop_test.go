@@ -138,21 +138,36 @@ func (u *user) build(app string) (file string, digest [32]byte) {
 // node, and the native strategy in the enclave.
 func TestFlower(t *testing.T) {
 	for _, env := range environments(t) {
-		t.Run(filepath.Base(env), func(t *testing.T) { flower(t, env) })
+		t.Run(filepath.Base(env), func(t *testing.T) { whole(t, env) })
 	}
 }
 
-func flower(t *testing.T, env string) {
-	u := &user{t: t, env: env, home: t.TempDir()}
+// quickstart is the app that is run, the same as everybody's.
+func quickstart(t *testing.T) string {
+	t.Helper()
 	app, err := filepath.Abs("../../examples/flower-quickstart")
 	if err != nil {
 		t.Fatal(err)
 	}
+	return app
+}
+
+// newUser returns a user of one version of Flower, and of concordat.
+func newUser(t *testing.T, env string) *user {
+	t.Helper()
+	u := &user{t: t, env: env, home: t.TempDir()}
 	u.program = filepath.Join(u.home, "concordat")
 	if out, err := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", u.program, "../../cmd/concordat").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	file, digest := u.build(app)
+	return u
+}
+
+// federation starts one whose three nodes run Flower in the given environments, and whose
+// policy has the bundle; the user is at the first. It returns how an owner approves.
+func (u *user) federation(digest [32]byte, envs [3]string) (f *ci.Federation, approve func(file string)) {
+	t := u.t
+	t.Helper()
 	hospitals, err := model.Hospitals(data.CSV)
 	if err != nil {
 		t.Fatal(err)
@@ -161,11 +176,11 @@ func flower(t *testing.T, env string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(sockets)
+	t.Cleanup(func() { os.RemoveAll(sockets) })
 	isolated := isolation(t)
 	var address string
 	started := 0
-	f := ci.StartFederation(t,
+	f = ci.StartFederation(t,
 		ci.Policy(func(p *policy.Policy) {
 			p.Apps = append(p.Apps, policy.App{Digest: digest, Name: "quickstart", Exposure: policy.ExposureAggregate, Strategies: []string{"fedadam", "fedavg"}, MaxRounds: 100})
 			slices.SortFunc(p.Apps, func(a, b policy.App) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
@@ -181,7 +196,7 @@ func flower(t *testing.T, env string) {
 				_, err := aggregate.New(name, arguments)
 				return err
 			}
-			c.Flower = &node.Flower{Environment: env, ReadOnly: []string{rows}, NodeConfig: map[string]any{"data": rows, "partition-id": started}}
+			c.Flower = &node.Flower{Environment: envs[started], ReadOnly: []string{rows}, NodeConfig: map[string]any{"data": rows, "partition-id": started}}
 			if c.Control, err = net.Listen("unix", filepath.Join(sockets, name)); err != nil {
 				t.Fatal(err)
 			}
@@ -203,14 +218,47 @@ func flower(t *testing.T, env string) {
 	if err := os.WriteFile(filepath.Join(u.home, "flwr", "config.toml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-
-	u.refused("not approved on this node", "run", app, "my-node")
-	for _, n := range f.Nodes {
-		out, ok := u.run(u.program, "app", "approve", file, "--control", "unix://"+filepath.Join(sockets, n.Name))
-		if !ok || !strings.Contains(out, fmt.Sprintf("%x", digest)) {
-			t.Fatalf("app approve: %s", out)
+	return f, func(file string) {
+		for _, n := range f.Nodes {
+			out, ok := u.run(u.program, "app", "approve", file, "--control", "unix://"+filepath.Join(sockets, n.Name))
+			if !ok || !strings.Contains(out, fmt.Sprintf("%x", digest)) {
+				t.Fatalf("app approve: %s", out)
+			}
 		}
 	}
+}
+
+// TestMixed: owners install Flower when they like. The first and the last version, with
+// their dialects, run in one federation, and their commands see the same runs at one node.
+func TestMixed(t *testing.T) {
+	envs := environments(t)
+	first, last := envs[0], envs[len(envs)-1]
+	if first == last {
+		t.Skip("NOT TESTED: one version alone is no mixture")
+	}
+	u, app := newUser(t, first), quickstart(t)
+	file, digest := u.build(app)
+	_, approve := u.federation(digest, [3]string{last, first, last})
+	approve(file)
+	id := u.begun(app, "my-node", "-c", "num-server-rounds=1")
+	u.env = last
+	if out := u.flwr("log", id, "my-node"); !strings.Contains(out, "Run completed.") || !strings.Contains(out, "[ROUND 1/1] evaluate: 3 contributions") {
+		t.Errorf("flwr log:\n%s", out)
+	}
+	for _, u.env = range []string{first, last} {
+		if runs := u.listed(); len(runs) != 1 || runs[0].ID != id || runs[0].Status != "finished:completed" {
+			t.Errorf("flwr ls of %s: %+v", filepath.Base(u.env), runs)
+		}
+	}
+}
+
+func whole(t *testing.T, env string) {
+	u, app := newUser(t, env), quickstart(t)
+	file, digest := u.build(app)
+	f, approve := u.federation(digest, [3]string{env, env, env})
+
+	u.refused("not approved on this node", "run", app, "my-node")
+	approve(file)
 
 	begin := time.Now()
 	out := u.flwr("run", app, "my-node", "--stream", "-c", "epochs=50")
@@ -261,6 +309,11 @@ func flower(t *testing.T, env string) {
 	federation := "@concordat/" + f.Chain.Federation().Short()
 	if out := u.flwr("federation", "list", "my-node"); !strings.Contains(out, federation) {
 		t.Errorf("flwr federation list:\n%s", out)
+	}
+	if !strings.HasSuffix(env, "1.26.1") { // it numbers those fields in another way
+		if out := u.flwr("federation", "list", "my-node", "--federation", federation); !strings.Contains(out, "member-b") || !strings.Contains(out, "completed") {
+			t.Errorf("flwr federation list --federation:\n%s", out)
+		}
 	}
 	if out := u.flwr("supernode", "list", "my-node"); !strings.Contains(out, "member-a") || !strings.Contains(out, "online") {
 		t.Errorf("flwr supernode list:\n%s", out)
