@@ -16,11 +16,18 @@ import (
 )
 
 // Client moves sealed chunks to and from a link. It is safe for concurrent use.
-type Client struct{ rpc concordatv1.RelayClient }
+type Client struct {
+	rpc  concordatv1.RelayClient
+	held chan struct{} // a place in it is held by each [Reader.Stream] that is a call
+}
+
+// maxHeld is how many calls stay open for who reads step by step. A link takes 256 at once
+// on a connection: the rest is for calls that end by themselves.
+const maxHeld = 128
 
 // NewClient returns a client that calls over conn.
 func NewClient(conn grpc.ClientConnInterface) *Client {
-	return &Client{concordatv1.NewRelayClient(conn)}
+	return &Client{concordatv1.NewRelayClient(conn), make(chan struct{}, maxHeld)}
 }
 
 func scopeProto(s chunkstore.Scope) *concordatv1.Scope {
@@ -229,10 +236,18 @@ func (r *Reader) Fetch(ctx context.Context, dst []byte, id chunkstore.ID, size i
 	return dst, nil
 }
 
-// Stream reads chunks one after the other over one call. The link sends ahead of what is
-// read as far as the connection's windows allow.
+// Stream reads chunks one after the other over one call, on which the link sends ahead of
+// what is read as far as the connection's windows allow. Where many streams are open, it
+// makes a call for every piece instead, and holds none: readers that wait for each other
+// must not wait for a call.
 func (r *Reader) Stream(ctx context.Context, chunks []chunkstore.Stored) io.ReadCloser {
 	ctx, cancel := context.WithCancel(ctx)
+	select {
+	case r.c.held <- struct{}{}:
+	default:
+		return &pieces{r: r, ctx: ctx, cancel: cancel, chunks: chunks}
+	}
+	context.AfterFunc(ctx, func() { <-r.c.held }) // once: closed, or abandoned
 	s := &chunkStream{r: r, chunks: chunks, cancel: cancel}
 	ranges := make([]Range, len(chunks))
 	for i, c := range chunks {
@@ -257,7 +272,7 @@ func (s *chunkStream) Read(p []byte) (int, error) {
 		if !s.g.known {
 			err = s.g.fill() // the first message has the size
 			if err == nil && s.g.size != uint64(c.Size) {
-				err = fmt.Errorf("%w: of another size than its manifest says", chunkstore.ErrMismatch)
+				err = errOtherSize
 			}
 		}
 		n := 0
@@ -277,8 +292,58 @@ func (s *chunkStream) Read(p []byte) (int, error) {
 	return 0, io.EOF
 }
 
+var errOtherSize = fmt.Errorf("%w: of another size than its manifest says", chunkstore.ErrMismatch)
+
 // Close ends the call.
 func (s *chunkStream) Close() error {
+	s.cancel()
+	return nil
+}
+
+// pieces reads whole chunks by a call for each piece.
+type pieces struct {
+	r      *Reader
+	ctx    context.Context
+	cancel context.CancelFunc
+	chunks []chunkstore.Stored // the first is being read
+	at     int64               // bytes of it that were asked for
+	buf    []byte
+	rest   []byte
+}
+
+func (s *pieces) Read(p []byte) (int, error) {
+	for len(s.rest) == 0 {
+		if len(s.chunks) == 0 {
+			return 0, io.EOF
+		}
+		c := s.chunks[0]
+		if s.at == c.Size {
+			s.chunks, s.at = s.chunks[1:], 0
+			continue
+		}
+		n := min(frame, c.Size-s.at)
+		err := s.r.c.Get(s.ctx, s.r.scope, []Range{{c.ID, uint64(s.at), uint64(n)}}, func(_ int, size uint64, in io.Reader) error {
+			if size != uint64(c.Size) {
+				return errOtherSize
+			}
+			s.buf = slices.Grow(s.buf[:0], int(n))[:n]
+			_, err := io.ReadFull(in, s.buf)
+			return err
+		})
+		if err != nil {
+			return 0, err
+		}
+		s.at += n
+		s.rest = s.buf
+		s.r.bytes.Add(uint64(n))
+	}
+	n := copy(p, s.rest)
+	s.rest = s.rest[n:]
+	return n, nil
+}
+
+// Close ends a call that is going on.
+func (s *pieces) Close() error {
 	s.cancel()
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -111,11 +112,11 @@ func newService(t testing.TB) (*service, *Client, *grpc.ClientConn) {
 	return serve(t, new(chunkstore.Mem))
 }
 
-func serve(t testing.TB, store chunkstore.Store) (*service, *Client, *grpc.ClientConn) {
+func serve(t testing.TB, store chunkstore.Store, options ...grpc.ServerOption) (*service, *Client, *grpc.ClientConn) {
 	t.Helper()
 	s := &service{Server: Server{store}}
 	l := bufconn.Listen(1 << 20)
-	g := grpc.NewServer(grpc.MaxRecvMsgSize(8<<20), grpc.ForceServerCodecV2(Codec{}))
+	g := grpc.NewServer(append(options, grpc.MaxRecvMsgSize(8<<20), grpc.ForceServerCodecV2(Codec{}))...)
 	concordatv1.RegisterRelayServer(g, s)
 	go g.Serve(l)
 	conn, err := grpc.NewClient("passthrough:///bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -435,4 +436,57 @@ func BenchmarkTransfer(b *testing.B) {
 			}
 		}
 	})
+}
+
+// TestStreams: any number of streams are read side by side, on a link that takes fewer
+// calls at once; all give their bytes, and in the end none is held.
+func TestStreams(t *testing.T) {
+	t.Parallel()
+	_, c, _ := serve(t, new(chunkstore.Mem), grpc.MaxConcurrentStreams(maxHeld+20))
+	id, b := storetest.Chunk(1, 400_000)
+	other, small := storetest.Chunk(2, 10)
+	upload(t, c, []chunkstore.ID{id, other}, [][]byte{b, small})
+	want := slices.Concat(small, b, small)
+	r := NewReader(c, scope)
+	list := []chunkstore.Stored{{ID: other, Size: int64(len(small))}, {ID: id, Size: int64(len(b))}, {ID: other, Size: int64(len(small))}}
+	var open []io.ReadCloser
+	for range maxHeld + 100 {
+		open = append(open, r.Stream(t.Context(), list))
+	}
+	got := make([][]byte, len(open))
+	for at := 0; at < len(want); at += 100_000 {
+		n := min(100_000, len(want)-at)
+		for i, s := range open {
+			p := make([]byte, n)
+			if _, err := io.ReadFull(s, p); err != nil {
+				t.Fatalf("stream %d at %d: %v", i, at, err)
+			}
+			got[i] = append(got[i], p...)
+		}
+	}
+	for i, s := range open {
+		if n, err := s.Read(make([]byte, 1)); n != 0 || err != io.EOF || !bytes.Equal(got[i], want) {
+			t.Errorf("stream %d: %d bytes more, %v", i, n, err)
+		}
+		s.Close()
+	}
+	if got := r.Bytes(); got != uint64(len(open)*len(want)) {
+		t.Errorf("%d bytes read, want %d", got, len(open)*len(want))
+	}
+	for range maxHeld { // every place is free again, or will be
+		select {
+		case c.held <- struct{}{}:
+		case <-t.Context().Done():
+			t.Fatal("a call is held")
+		}
+	}
+	s := NewReader(c, scope).Stream(t.Context(), []chunkstore.Stored{{ID: id, Size: int64(len(b)) - 1}}) // all places are held by the test
+	if _, err := io.ReadAll(s); !errors.Is(err, chunkstore.ErrMismatch) {
+		t.Errorf("of another size, by pieces: %v", err)
+	}
+	<-c.held
+	s = NewReader(c, scope).Stream(t.Context(), []chunkstore.Stored{{ID: id, Size: int64(len(b)) - 1}})
+	if _, err := io.ReadAll(s); !errors.Is(err, chunkstore.ErrMismatch) {
+		t.Errorf("of another size: %v", err)
+	}
 }

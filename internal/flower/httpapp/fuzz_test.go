@@ -70,7 +70,7 @@ func FuzzCalls(f *testing.F) {
 			t.Fatal(err)
 		}
 		r := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(body)).WithContext(ctx)
-		r.Host, r.URL.Path = "127.0.0.1", appio.RuntimePath + path
+		r.Host, r.URL.Path = "127.0.0.1", appio.RuntimePath+path
 		r.Header.Set("Content-Type", "application/protobuf")
 		r.Header.Set(appio.RuntimeToken, app.Token())
 		w := httptest.NewRecorder()
