@@ -185,8 +185,12 @@ func bench(ctx context.Context, d *demo) ([]benchValue, error) {
 	if err != nil {
 		return nil, err
 	}
+	sorted, err := benchSorted(ctx, d.dir)
+	if err != nil {
+		return nil, err
+	}
 	fleet, err := benchFleet(ctx, d)
-	return append(append(all, fleet), steps...), err
+	return slices.Concat(all, sorted, []benchValue{fleet}, steps), err
 }
 
 func printBench(w io.Writer, all []benchValue, file string) {

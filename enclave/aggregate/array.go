@@ -66,7 +66,7 @@ type Sources struct {
 // nothing is written before all headers have been read and agree. It writes nothing that
 // is not finite. The error is a [*Refused] if a contribution is the reason; of
 // contributions that passed [Check] none is. Memory is one [Tile] for each source and one
-// for the result, and a little for headers.
+// for the result, and a little for headers and for sorting.
 //
 // Integers become what Flower's mean, which numpy makes a float64 of, becomes when it is
 // loaded into an integer again: their fraction is cut off.
@@ -152,16 +152,16 @@ func compute[F float](p *Plan, w *window, c columns[F], out []F, random *noise) 
 			weighAny(p, out, c.in)
 		}
 	case middle:
-		medians(out, c.in)
+		medians(out, c.in, p.order)
 		if w.element.half() {
 			for i := range out {
 				out[i] += 0 // numpy's sum of halves begins with 0, and so is never -0
 			}
 		}
 	case trimmed:
-		trimmedMeans(out, c.in, p.cut)
+		trimmedMeans(out, c.in, p.order)
 	case nearest:
-		nearestMeans(out, c.in, p.keep)
+		nearestMeans(out, c.in, p.order, p.keep)
 	case fair:
 		fairSteps(c, F(1/p.s.args["client_learning_rate"]), p.w64, p.sumH)
 	}
@@ -262,9 +262,7 @@ func openWindow(want Tensor, from sources) (*window, error) {
 		}
 		w.streams = append(w.streams, s)
 	}
-	for range w.streams {
-		w.tiles = append(w.tiles, newTile())
-	}
+	w.tiles = newTiles(len(w.streams))
 	return w, nil
 }
 

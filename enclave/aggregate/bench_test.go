@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"testing"
 	"time"
 )
@@ -69,4 +70,48 @@ func BenchmarkKernel(b *testing.B) {
 	for b.Loop() {
 		weigh32(out, in, w)
 	}
+}
+
+// BenchmarkMedian is the median of a hundred contributions that lie in memory, of which
+// readers copy every byte.
+func BenchmarkMedian(b *testing.B) { benchmarkSorted(b, FedMedian) }
+
+// BenchmarkTrimmedMean is the same without the lowest and the highest fifth.
+func BenchmarkTrimmedMean(b *testing.B) { benchmarkSorted(b, FedTrimmedAvg) }
+
+// BenchmarkBulyan is Bulyan's second step: two contributions are left out by the first.
+func BenchmarkBulyan(b *testing.B) {
+	const elements = Tile / 4
+	in := make([][]float32, 98)
+	r := rand.New(rand.NewPCG(1, 2))
+	for k, x := range newTiles(len(in)) {
+		in[k] = x.float32s()
+		for i := range in[k] {
+			in[k][i] = float32(r.NormFloat64())
+		}
+	}
+	o, out := newOrder(len(in), 0, len(in)), make([]float32, elements)
+	b.SetBytes(int64(len(in)) * Tile)
+	for b.Loop() {
+		nearestMeans(out, in, o, 96)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/elements, "ns/value")
+}
+
+func benchmarkSorted(b *testing.B, name string) {
+	const elements, n = 16 * Tile / 4, 100
+	r := rand.New(rand.NewPCG(1, 2))
+	var in [][]byte
+	for range n {
+		in = append(in, npy(elements, func(int) float32 { return float32(r.NormFloat64()) }))
+	}
+	p := plan(b, name, make([]Contribution, n))
+	model := Tensor{"a", "<f4", []int{elements}, false}
+	b.SetBytes(n * 4 * elements)
+	for b.Loop() {
+		if err := p.Array(model, Sources{In: readers(in...)}, io.Discard, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/elements, "ns/value")
 }

@@ -252,6 +252,17 @@ type tile []uint64
 
 func newTile() tile { return make(tile, Tile/8) }
 
+// newTiles returns n tiles that are read side by side. What is at one place in them lies at
+// distances that are no power of two, or it would crowd a few sets of a core's caches.
+func newTiles(n int) []tile {
+	const distance = (Tile + 256) / 8
+	all, tiles := make(tile, n*distance), make([]tile, n)
+	for k := range tiles {
+		tiles[k] = all[k*distance:][: Tile/8 : Tile/8]
+	}
+	return tiles
+}
+
 func (t tile) bytes() []byte       { return unsafe.Slice((*byte)(unsafe.Pointer(&t[0])), 8*len(t)) }
 func (t tile) float32s() []float32 { return unsafe.Slice((*float32)(unsafe.Pointer(&t[0])), 2*len(t)) }
 func (t tile) float64s() []float64 { return unsafe.Slice((*float64)(unsafe.Pointer(&t[0])), len(t)) }

@@ -1,10 +1,5 @@
 package aggregate
 
-import (
-	"math"
-	"slices"
-)
-
 type float interface{ float32 | float64 }
 
 // combination is how the contributions to one value become one.
@@ -83,66 +78,3 @@ func fairSteps[F float](c columns[F], lipschitz F, power []float64, sumH float64
 		c.out[i] = F(float64(w) - float64(sum)/sumH)
 	}
 }
-
-// ascending calls f with the sorted values of each column.
-func ascending[F float](in [][]F, f func(i int, column []F)) {
-	column := make([]F, len(in))
-	for i := range in[0] {
-		for k, x := range in {
-			column[k] = x[i]
-		}
-		slices.Sort(column)
-		f(i, column)
-	}
-}
-
-// median returns the middle value, or half the sum of the middle two.
-func median[F float](column []F) F {
-	h := len(column) / 2
-	if len(column)%2 == 1 {
-		return column[h]
-	}
-	return (column[h-1] + column[h]) / 2
-}
-
-// mean adds in float64, ascending, and rounds once.
-func mean[F float](column []F) F {
-	n := float64(len(column))
-	sum := 0.0
-	for _, x := range column {
-		sum += float64(x)
-	}
-	if math.IsInf(sum, 0) { // of tame values the mean is not
-		sum, n = 0, 1
-		for _, x := range column {
-			sum += float64(x) / float64(len(column))
-		}
-	}
-	return F(sum / n)
-}
-
-// medians sets out to the median of each column.
-func medians[F float](out []F, in [][]F) {
-	ascending(in, func(i int, column []F) { out[i] = median(column) })
-}
-
-// trimmedMeans sets out to the mean of each column without cut values at each end.
-func trimmedMeans[F float](out []F, in [][]F, cut int) {
-	ascending(in, func(i int, column []F) { out[i] = mean(column[cut : len(column)-cut]) })
-}
-
-// nearestMeans sets out to the mean of those keep values of each column that are nearest
-// to its median. They lie side by side when sorted; of two that are as near, the lower
-// one is taken.
-func nearestMeans[F float](out []F, in [][]F, keep int) {
-	ascending(in, func(i int, column []F) {
-		m := median(column)
-		from := 0
-		for from+keep < len(column) && distance(column[from], m) > distance(column[from+keep], m) {
-			from++
-		}
-		out[i] = mean(column[from : from+keep])
-	})
-}
-
-func distance[F float](a, b F) F { return F(math.Abs(float64(a - b))) }

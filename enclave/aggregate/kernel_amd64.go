@@ -1,6 +1,6 @@
 package aggregate
 
-// The vector kernels use SSE2, which every amd64 has: no detection, and no path
+// The vector kernels of weigh use SSE2, which every amd64 has: no detection, and no path
 // that a test machine does not take. They multiply and add as weigh does, element
 // by element in the same order, and so give the same bytes.
 

@@ -32,7 +32,7 @@ type Plan struct {
 	w32    []float32
 	w64    []float64 // of used
 	scale  []float64 // of updates, where they are clipped
-	cut    int       // of each end, where it is trimmed
+	order  *order    // of values, where they are sorted
 	keep   int       // values nearest to the median
 	sumH   float64   // qfedavg's
 	step   float64   // the learning rate of the server's optimizer in this round
@@ -71,9 +71,13 @@ func (s *Strategy) Plan(step Step) (*Plan, error) {
 		p.whole = uint64(len(p.used))
 	}
 	switch s.form.combine {
+	case middle:
+		p.order = newOrder(p.n, (p.n-1)/2, p.n/2+1)
 	case trimmed:
-		p.cut = int(s.args["beta"] * float64(p.n))
+		cut := int(s.args["beta"] * float64(p.n))
+		p.order = newOrder(p.n, cut, p.n-cut)
 	case nearest:
+		p.order = newOrder(len(p.used), 0, len(p.used))
 		p.keep = len(p.used) - 2*int(s.args["num_malicious_nodes"])
 	}
 	if s.name == DPFedAvg {
