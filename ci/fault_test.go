@@ -165,6 +165,49 @@ func TestEnclaveLostEarly(t *testing.T) {
 	}
 }
 
+// TestSuccessorWaitsForTask: a node that missed the newest step joins the successor first.
+// It cannot say what the step was; the others can, and then it has a part in the run again.
+func TestSuccessorWaitsForTask(t *testing.T) {
+	t.Parallel()
+	l := hostile.New()
+	var hear func()
+	var speak func(func([]hostile.Message))
+	ready := make(chan struct{})
+	f := ci.StartFederation(t, ci.Policy(trainOnly), ci.Through(l), ci.Observe(func(e enclave.Event) {
+		if e.Kind == "step" && e.Seq == 1 { // on the enclave's loop: the step is not released yet
+			hear = l.Drop(func(m hostile.Message) bool { return m.Party == "member-c" && m.Deliver() != nil })
+			speak = l.Hold(func(m hostile.Message) bool {
+				return m.Send() != nil && (m.Party == "member-a" || m.Party == "member-b")
+			})
+			close(ready)
+		}
+	}))
+	joined(t, f.Nodes...)
+	req := start(t, f, f.Nodes[0], 2, nil)
+	<-ready
+	for _, n := range f.Nodes[:2] {
+		n.AwaitKind(t, "step")
+	}
+	if err := f.Enclave.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	hear()
+	f.StartEnclave(f.Machine, nil, nil)
+	late := f.Nodes[2]
+	joins := 0
+	late.Await(t, "the successor", func(e node.Event) bool {
+		if e.Kind == "step" {
+			t.Error("the node did not miss the step")
+		}
+		if e.Kind == "joined" {
+			joins++
+		}
+		return joins == 2
+	})
+	speak(nil)
+	sameEverywhere(t, f, req)
+}
+
 // TestDoubleFetchBetweenPasses is finding F9: the link serves a contribution honestly
 // while it is admitted, and something else when it is read again to be summed up. Every
 // pass checks every segment against the signed contribution: the run fails as a fault,

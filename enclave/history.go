@@ -7,6 +7,7 @@ import (
 	"github.com/concordat/concordat/attestation"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/merkle"
+	"github.com/concordat/concordat/internal/session"
 	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier"
 	"github.com/concordat/concordat/verifier/receipt"
@@ -35,9 +36,9 @@ type history struct {
 type loggedRun struct {
 	statement *receipt.Statement
 	by        receipt.Enclave
-	steps     []loggedStep       // every step and release statement, in log order
-	ended     *receipt.Statement // nil until then
-	without   map[Digest]bool    // nodes that came back without a step to resume it from
+	steps     []loggedStep               // every step and release statement, in log order
+	ended     *receipt.Statement         // nil until then
+	without   map[Digest]*session.Resume // what nodes brought that came back without a step to resume it from
 }
 
 type loggedStep struct {

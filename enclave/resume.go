@@ -1,8 +1,10 @@
 package enclave
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/concordat/concordat/chunkstore"
@@ -30,6 +32,7 @@ func (e *Enclave) resume(n *node, m *session.Resume) error {
 		if r, err = e.revive(n, digest, m); err != nil {
 			return fmt.Errorf("run %s not resumed: %w", digest.Short(), err)
 		}
+		defer e.resumeOthers(n, digest)
 	}
 	p := r.participants[n.id]
 	if p == nil {
@@ -53,6 +56,26 @@ func (e *Enclave) resume(n *node, m *session.Resume) error {
 		return nil
 	}
 	return r.catchUp(n, m)
+}
+
+// resumeOthers takes what those nodes brought who came before the run could be revived,
+// and had none of its newest steps: they have a part in it all the same.
+func (e *Enclave) resumeOthers(n *node, digest Digest) {
+	logged := e.history.runs[digest]
+	before := logged.without
+	logged.without = nil
+	if e.runs[digest].ended {
+		return // everybody is told
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(before), func(a, b Digest) int { return bytes.Compare(a[:], b[:]) }) {
+		other := e.nodes[id]
+		if other == nil || other == n {
+			continue // it brings all of it when it comes again
+		}
+		if err := e.resume(other, before[id]); err != nil {
+			e.log.WarnContext(e.ctx, "run not resumed", "run", digest.Short(), "node", id.Short(), "reason", err.Error())
+		}
+	}
 }
 
 // tellEnd gives a node that came back the end of the run, and the last step if it
@@ -168,14 +191,14 @@ func (e *Enclave) revive(n *node, digest Digest, m *session.Resume) (*run, error
 			}
 		}
 	}
-	return e.cannotRevive(n, r, logged)
+	return e.cannotRevive(n, r, logged, m)
 }
 
 // cannotRevive counts a node that has none of the newest steps of a run. When no other
 // node of the cohort is left to ask, or none came in time, the run fails.
-func (e *Enclave) cannotRevive(n *node, r *run, logged *loggedRun) (*run, error) {
+func (e *Enclave) cannotRevive(n *node, r *run, logged *loggedRun, m *session.Resume) (*run, error) {
 	if logged.without == nil {
-		logged.without = map[Digest]bool{}
+		logged.without = map[Digest]*session.Resume{}
 		e.loop.After(e.policy.Release.StepDeadline.Duration(), func() {
 			if e.runs[r.digest] == nil {
 				e.runs[r.digest] = r
@@ -183,7 +206,7 @@ func (e *Enclave) cannotRevive(n *node, r *run, logged *loggedRun) (*run, error)
 			}
 		})
 	}
-	if logged.without[n.id] = true; len(logged.without) < len(r.cohort) {
+	if logged.without[n.id] = m; len(logged.without) < len(r.cohort) {
 		return nil, errors.New("the node has none of the newest steps that the log shows released; another may")
 	}
 	e.runs[r.digest] = r
