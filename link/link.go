@@ -94,6 +94,9 @@ func New(cfg Config) (_ *Link, err error) {
 		return nil, fmt.Errorf("link: %w", err)
 	}
 	l.closers = append(l.closers, chunks)
+	for _, err := range chunks.Damaged() {
+		cfg.Logger.Error("chunks are lost", "error", err)
+	}
 	vendors, err := cfg.vendors()
 	if err != nil {
 		return nil, fmt.Errorf("link: endorsements: %w", err)

@@ -2,27 +2,45 @@ package pack
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 
 	"github.com/concordat/concordat/chunkstore"
 	"github.com/concordat/concordat/internal/durable"
 )
 
+// maxSmall is how many bytes of a batch are held in memory, records included:
+// about a segment. A batch that grows larger gets a pack of its own.
+const maxSmall = 64 << 10
+
 var errEnded = errors.New("pack: the batch has ended")
 
-// batch writes its files into a directory that nobody sees before Commit.
+// batch is some chunks that nobody sees before Commit: in buf while they are
+// small, in a pack of their own that has no name yet once they are not.
 type batch struct {
 	s     *Store
 	ctx   context.Context
 	scope chunkstore.Scope
-	dir   *durable.Dir
-	sizes map[chunkstore.ID]int64
-	info  batchInfo
+	idx   *scope
+	have  map[chunkstore.ID]bool
+	bytes int64
 	ended bool
+
+	// A small batch: the records' places are those in buf, their announcements
+	// are not written yet.
+	buf     []byte
+	records []record
+
+	// A large one.
+	own    *durable.Temp // nil is a small one
+	layout layout
+	end    int64
+
+	// Set by whoever commits the small batches, under tailMu.
+	done bool
+	err  error
 }
 
 // Put implements chunkstore.Store.
@@ -30,66 +48,129 @@ func (s *Store) Put(ctx context.Context, sc chunkstore.Scope) (chunkstore.Batch,
 	if err := begin(ctx, sc); err != nil {
 		return nil, err
 	}
-	if err := durable.MkdirAll(s.fsys, s.dir(sc), 0o700); err != nil {
-		return nil, fmt.Errorf("pack: %w", err)
-	}
-	dir, err := durable.CreateDir(s.fsys, s.dir(sc), 0o700)
-	if err != nil {
-		return nil, fmt.Errorf("pack: %w", err)
-	}
-	return &batch{s: s, ctx: ctx, scope: sc, dir: dir, sizes: make(map[chunkstore.ID]int64)}, nil
+	return &batch{s: s, ctx: ctx, scope: sc, idx: s.use(sc), have: make(map[chunkstore.ID]bool)}, nil
 }
 
-// quotaWriter counts every write against the quota before it is made.
-type quotaWriter struct {
+// writer is one chunk on its way into a batch. It counts every write against
+// the quota before it is made.
+type writer struct {
 	b *batch
-	w *durable.Writer
-	n int64
+	n int64 // bytes so far
 }
 
-func (q *quotaWriter) Write(p []byte) (int, error) {
-	if err := q.b.ctx.Err(); err != nil {
+func (w *writer) Write(p []byte) (int, error) {
+	b := w.b
+	if err := b.ctx.Err(); err != nil {
 		return 0, err
 	}
-	if err := q.b.s.reserve(q.b.scope.Federation, int64(len(p))); err != nil {
+	if err := b.s.reserve(b.scope.Federation, int64(len(p))); err != nil {
 		return 0, err
 	}
-	q.n += int64(len(p))
-	return q.w.Write(p)
+	counted := w.n + int64(len(p))
+	if b.own == nil && len(b.buf)+len(p) > maxSmall {
+		if err := b.spill(); err != nil {
+			w.n = counted
+			return 0, err
+		}
+	}
+	if b.own == nil {
+		b.buf = append(b.buf, p...)
+	} else if _, err := b.own.WriteAt(p, b.end+recordSize+w.n); err != nil {
+		w.n = counted
+		return 0, fmt.Errorf("pack: %w", err)
+	}
+	w.n = counted
+	return len(p), nil
+}
+
+// spill moves the batch, with a chunk that it has in part, into a pack of its
+// own.
+func (b *batch) spill() error {
+	if err := b.s.makeDir(b.idx); err != nil {
+		return err
+	}
+	t, err := durable.CreateTemp(b.s.fsys, b.idx.dir, 0o600)
+	if err != nil {
+		return fmt.Errorf("pack: %w", err)
+	}
+	head := appendHeader(make([]byte, 0, packHeader+len(b.buf)), b.scope)
+	data, l := append(head, b.buf...), newLayout()
+	end := int64(packHeader)
+	for _, r := range b.records {
+		r.off += int64(packHeader)
+		h := r.announcement()
+		copy(data[r.off-recordSize:], h[:])
+		l.add(r)
+		end = r.off + r.size
+	}
+	if _, err := t.WriteAt(data, 0); err != nil {
+		t.Discard() // best effort: the next Open sweeps it
+		return fmt.Errorf("pack: %w", err)
+	}
+	b.own, b.layout, b.end = t, l, end
+	b.buf, b.records = nil, nil
+	return nil
+}
+
+// makeDir makes the directory of a scope, once.
+func (s *Store) makeDir(idx *scope) error {
+	idx.making.Lock()
+	defer idx.making.Unlock()
+	if idx.made {
+		return nil
+	}
+	if err := durable.MkdirAll(s.fsys, idx.dir, 0o700); err != nil {
+		return fmt.Errorf("pack: %w", err)
+	}
+	idx.made = true
+	return nil
 }
 
 func (b *batch) Add(id chunkstore.ID, r io.Reader) error {
 	if b.ended {
 		return errEnded
 	}
-	if _, dup := b.sizes[id]; dup {
+	if b.have[id] {
 		_, err := chunkstore.Copy(io.Discard, r, id)
 		return err
 	}
-	name := id.String()
-	w, err := b.dir.Create(name, 0o600)
-	if err != nil {
-		return fmt.Errorf("pack: %w", err)
+	start := len(b.buf)
+	if b.own == nil {
+		b.buf = append(b.buf, make([]byte, recordSize)...)
 	}
-	q := &quotaWriter{b: b, w: w}
-	size, err := chunkstore.Copy(q, r, id)
-	if err != nil {
-		w.Abort()
-	} else if err = w.Close(); err != nil {
-		err = fmt.Errorf("pack: %w", err)
+	w := &writer{b: b}
+	size, err := chunkstore.Copy(w, r, id)
+	if err == nil && b.own != nil {
+		err = b.announce(record{id, b.end + recordSize, size})
+	} else if err == nil {
+		b.records = append(b.records, record{id, int64(start + recordSize), size})
 	}
 	if err == nil {
-		b.sizes[id] = size
-		b.info.ids = append(b.info.ids, id)
-		b.info.bytes += size
+		b.have[id] = true
+		b.bytes += size
 		return nil
 	}
-	b.s.reserve(b.scope.Federation, -q.n)
-	if rerr := b.dir.Remove(name); rerr != nil {
-		b.Discard() // a file that is not a chunk must not become visible
-		return errors.Join(err, fmt.Errorf("pack: %w", rerr))
+	b.s.reserve(b.scope.Federation, -w.n)
+	if b.own == nil {
+		b.buf = b.buf[:start]
+		return err
+	}
+	if terr := b.own.Truncate(b.end); terr != nil {
+		b.Discard() // what is not the chunk must not end up in a pack
+		return errors.Join(err, fmt.Errorf("pack: %w", terr))
 	}
 	return err
+}
+
+// announce completes a chunk in the batch's own pack.
+func (b *batch) announce(r record) error {
+	p := r.announcement()
+	if _, err := b.own.WriteAt(p[:], b.end); err != nil {
+		return fmt.Errorf("pack: %w", err)
+	}
+	b.layout.add(r)
+	b.end = r.off + r.size
+	return nil
 }
 
 func (b *batch) Commit() error {
@@ -99,22 +180,54 @@ func (b *batch) Commit() error {
 	if err := b.ctx.Err(); err != nil {
 		return err
 	}
-	if len(b.info.ids) == 0 {
+	if len(b.have) == 0 {
 		return b.Discard()
 	}
 	b.ended = true
-	var random [4]byte
-	rand.Read(random[:]) // never fails
-	b.info.at = b.s.options.Now()
-	b.info.name = fmt.Sprintf("%016x-%s", uint64(b.info.at.UnixNano()), hex.EncodeToString(random[:]))
-	if err := b.dir.Publish(b.info.name); err != nil {
-		// Perhaps visible at the next Open: its bytes stay counted until then.
-		b.dir.Discard()
+	defer b.s.leave(b.scope, b.idx)
+	if b.own == nil {
+		return b.s.commitSmall(b)
+	}
+	at := b.s.options.Now()
+	name := packName(at)
+	_, err := b.own.WriteAt(b.layout.commit(at, b.end), b.end)
+	if err == nil {
+		err = b.own.Publish(name)
+	}
+	if err != nil {
+		b.giveUp()
 		return fmt.Errorf("pack: %w", err)
 	}
-	b.s.mu.Lock()
-	defer b.s.mu.Unlock()
-	b.s.index(b.scope, &b.info, b.sizes)
+	b.s.publish(b.idx, b.own, name, &batchInfo{at: at, bytes: b.bytes, records: b.layout.records}, b.end+recordSize)
+	return nil
+}
+
+// publish adds a pack that has just got its name, and its one batch, to the
+// index.
+func (s *Store) publish(idx *scope, f durable.File, name string, info *batchInfo, size int64) {
+	info.pack = s.open(idx, f, name, size)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.index(idx, info)
+}
+
+// open is a pack that has just got its name. Its file stays open, for whoever
+// reads it next.
+func (s *Store) open(idx *scope, f durable.File, name string, size int64) *pack {
+	p := &pack{path: filepath.Join(idx.dir, name), size: size}
+	if h, err := s.files.add(p, f); err == nil { // or the store is closed
+		s.files.put(h)
+	}
+	return p
+}
+
+// giveUp removes a pack without a name, or whose naming failed. Its bytes stay
+// counted if it may come back when the store is opened next.
+func (b *batch) giveUp() error {
+	if err := b.own.Discard(); err != nil {
+		return fmt.Errorf("pack: %w", err)
+	}
+	b.s.reserve(b.scope.Federation, -b.bytes)
 	return nil
 }
 
@@ -123,10 +236,10 @@ func (b *batch) Discard() error {
 		return nil
 	}
 	b.ended = true
-	err := b.dir.Discard()
-	b.s.reserve(b.scope.Federation, -b.info.bytes)
-	if err != nil {
-		return fmt.Errorf("pack: %w", err)
+	defer b.s.leave(b.scope, b.idx)
+	if b.own != nil {
+		return b.giveUp()
 	}
+	b.s.reserve(b.scope.Federation, -b.bytes)
 	return nil
 }

@@ -2,13 +2,13 @@ package pack
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -31,6 +31,8 @@ type Store struct {
 	root    string
 	options Options
 	lock    io.Closer
+	files   *files
+	damaged []error // since Open
 
 	mu     sync.RWMutex
 	scopes map[chunkstore.Scope]*scope
@@ -40,27 +42,47 @@ type Store struct {
 
 var _ chunkstore.Store = (*Store)(nil)
 
-// scope is the index of one scope, oldest batch first.
+// scope is what the store knows of one scope. All but the tail is under the
+// store's lock; the scope's own locks are taken before that one.
 type scope struct {
-	batches []*batchInfo
-	chunks  map[chunkstore.ID]location // in the newest batch that has it
+	dir     string
+	users   int          // batches and releases that go on
+	batches []*batchInfo // oldest first
+	chunks  map[chunkstore.ID]location
+	waiting []*batch // small batches to be committed
+
+	making sync.Mutex // held while dir is made
+	made   bool
+
+	tailMu sync.Mutex // held by who appends to a pack, or removes one
+	tail   *pack      // what small batches are appended to, if there is one
+}
+
+// pack is a file with at least one batch.
+type pack struct {
+	path string
+	size int64 // under the scope's tailMu: where the last batch ends
+	live int   // under the store's lock: batches that are not released
+	dead int64 // likewise: bytes of those that are
 }
 
 type batchInfo struct {
-	name  string
-	at    time.Time
-	bytes int64
-	ids   []chunkstore.ID
+	pack    *pack
+	at      time.Time
+	bytes   int64
+	records []record
 }
 
+// location is where a chunk lies, in the newest batch that has it.
 type location struct {
-	batch *batchInfo
-	size  int64
+	batch     *batchInfo
+	pack      *pack
+	off, size int64
 }
 
 // Open opens the store in root, which it creates if need be, and removes what
 // an earlier process left half-done. Unknown files are an error: root belongs to
-// the store.
+// the store. A pack that is damaged is none: see [Store.Damaged].
 func Open(fsys durable.FS, root string, options Options) (*Store, error) {
 	if options.Now == nil {
 		options.Now = time.Now
@@ -72,14 +94,19 @@ func Open(fsys durable.FS, root string, options Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pack: %w", err)
 	}
-	s := &Store{fsys: fsys, root: root, options: options, lock: lock,
+	s := &Store{fsys: fsys, root: root, options: options, lock: lock, files: newFiles(fsys),
 		scopes: make(map[chunkstore.Scope]*scope), used: make(map[chunkstore.Digest]int64)}
 	if err := s.load(); err != nil {
-		lock.Close()
+		s.Close()
 		return nil, fmt.Errorf("pack: %w", err)
 	}
 	return s, nil
 }
+
+// Damaged returns an error for each pack that Open found damaged, with its path.
+// The store has none of its chunks, counts none of its bytes and leaves the file
+// as it is, for whoever runs the program to keep or to remove.
+func (s *Store) Damaged() []error { return s.damaged }
 
 // Close gives the root back. Batches that are still open must not be committed.
 func (s *Store) Close() error {
@@ -89,11 +116,22 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.closed = true
+	s.files.close()
 	return s.lock.Close()
 }
 
 func (s *Store) dir(sc chunkstore.Scope) string {
 	return filepath.Join(s.root, sc.Federation.String(), sc.Run.String(), sc.Owner.String())
+}
+
+const packSuffix = ".pack"
+
+// packName returns a name that no file has: the time, for whoever looks, and
+// chance.
+func packName(at time.Time) string {
+	var random [8]byte
+	rand.Read(random[:]) // never fails
+	return fmt.Sprintf("%016x-%s%s", uint64(at.UnixNano()), hex.EncodeToString(random[:]), packSuffix)
 }
 
 // begin makes the checks that every method starts with.
@@ -102,6 +140,34 @@ func begin(ctx context.Context, sc chunkstore.Scope) error {
 		return err
 	}
 	return ctx.Err()
+}
+
+// use returns a scope, which it makes if need be. It stays until leave.
+func (s *Store) use(sc chunkstore.Scope) *scope {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	idx := s.scope(sc)
+	idx.users++
+	return idx
+}
+
+// leave ends a use, and forgets a scope with nothing in it.
+func (s *Store) leave(sc chunkstore.Scope, idx *scope) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if idx.users--; idx.users == 0 && len(idx.batches) == 0 {
+		delete(s.scopes, sc)
+	}
+}
+
+// scope is called with the lock.
+func (s *Store) scope(sc chunkstore.Scope) *scope {
+	idx := s.scopes[sc]
+	if idx == nil {
+		idx = &scope{dir: s.dir(sc), chunks: make(map[chunkstore.ID]location)}
+		s.scopes[sc] = idx
+	}
+	return idx
 }
 
 func (s *Store) find(ctx context.Context, sc chunkstore.Scope, id chunkstore.ID) (location, error) {
@@ -151,66 +217,47 @@ func (s *Store) ReadAt(ctx context.Context, sc chunkstore.Scope, id chunkstore.I
 		if err != nil {
 			return 0, err
 		}
-		f, err := s.fsys.OpenFile(filepath.Join(s.dir(sc), loc.batch.name, id.String()), os.O_RDONLY, 0)
+		if off < 0 {
+			return 0, fmt.Errorf("pack: read of chunk %s at %d", id.Short(), off)
+		}
+		h, err := s.files.get(loc.pack)
 		if errors.Is(err, fs.ErrNotExist) {
-			// Released since find, or moved to a newer batch: then look again.
-			if again, aerr := s.find(ctx, sc, id); aerr != nil || again.batch != loc.batch {
+			// Released since find, or moved to another pack: then look again.
+			if again, aerr := s.find(ctx, sc, id); aerr != nil || again.pack != loc.pack {
 				continue
 			}
 		}
 		if err != nil {
 			return 0, fmt.Errorf("pack: %w", err)
 		}
-		n, err := f.ReadAt(p, off)
-		f.Close() // opened for reading: nothing is lost
+		n, err := loc.readAt(h, p, off)
+		s.files.put(h)
 		if err != nil && err != io.EOF {
-			return n, fmt.Errorf("pack: %w", err)
+			return n, fmt.Errorf("pack: %s: %w", loc.pack.path, err)
 		}
 		return n, err
 	}
 }
 
-// Release implements chunkstore.Store.
-func (s *Store) Release(ctx context.Context, sc chunkstore.Scope, before time.Time) (int64, error) {
-	if err := begin(ctx, sc); err != nil {
-		return 0, err
+// readAt reads like an io.ReaderAt over the chunk alone.
+func (l location) readAt(f io.ReaderAt, p []byte, off int64) (int, error) {
+	if off >= l.size {
+		return 0, io.EOF
 	}
-	var freed int64
-	for _, b := range s.forget(sc, before) {
-		// From here on nobody finds the batch. Should removing it fail, the next
-		// Open sees it again, whole or in part, and a later Release removes it.
-		if err := durable.RemoveTree(s.fsys, filepath.Join(s.dir(sc), b.name)); err != nil {
-			return freed, fmt.Errorf("pack: %w", err)
+	if int64(len(p)) <= l.size-off {
+		n, err := f.ReadAt(p, l.off+off)
+		if n == len(p) {
+			err = nil // the file may end where the chunk does not
+		} else if err == io.EOF {
+			err = io.ErrUnexpectedEOF // the file is shorter than it was
 		}
-		s.reserve(sc.Federation, -b.bytes)
-		freed += b.bytes
+		return n, err
 	}
-	return freed, nil
-}
-
-// forget takes the batches that were committed before that time out of the
-// index.
-func (s *Store) forget(sc chunkstore.Scope, before time.Time) []*batchInfo {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	idx := s.scopes[sc]
-	if idx == nil {
-		return nil
+	n, err := l.readAt(f, p[:l.size-off], off)
+	if err == nil {
+		err = io.EOF
 	}
-	old := slices.Clone(idx.batches)
-	old = slices.DeleteFunc(old, func(b *batchInfo) bool { return !b.at.Before(before) })
-	idx.batches = slices.DeleteFunc(idx.batches, func(b *batchInfo) bool { return b.at.Before(before) })
-	for _, b := range old {
-		for _, id := range b.ids {
-			if idx.chunks[id].batch == b {
-				delete(idx.chunks, id)
-			}
-		}
-	}
-	if len(idx.batches) == 0 {
-		delete(s.scopes, sc)
-	}
-	return old
+	return n, err
 }
 
 // reserve counts n bytes more, or fewer, for a federation.

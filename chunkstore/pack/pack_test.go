@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -44,9 +45,14 @@ type chunk struct {
 	stored []byte
 }
 
-func chunks() (c [4]chunk) {
+// chunks are four small ones, or four of which some need a pack of their own.
+func chunks(large bool) (c [4]chunk) {
 	for i := range c {
-		c[i].id, c[i].stored = storetest.Chunk(uint64(i), 100+i)
+		n := 100 + i
+		if large && i > 0 {
+			n = 40_000 * i
+		}
+		c[i].id, c[i].stored = storetest.Chunk(uint64(i), n)
 	}
 	return c
 }
@@ -89,7 +95,12 @@ func history(fsys durable.FS, c [4]chunk) (done int) {
 // disk that may be left.
 func TestCrash(t *testing.T) {
 	t.Parallel()
-	c := chunks()
+	t.Run("small", func(t *testing.T) { testCrash(t, chunks(false)) })
+	t.Run("large", func(t *testing.T) { testCrash(t, chunks(true)) })
+}
+
+func testCrash(t *testing.T, c [4]chunk) {
+	t.Parallel()
 	whole := faultfs.New()
 	if history(whole, c) != 4 {
 		t.Fatal("history fails without a crash")
@@ -102,8 +113,8 @@ func TestCrash(t *testing.T) {
 		for _, keep := range faultfs.Keeps {
 			disk := f.Recover(keep)
 			s, err := pack.Open(disk, "/chunks", pack.Options{})
-			if err != nil {
-				t.Fatalf("op %d of %d, %v: %v", n, total, keep, err)
+			if err != nil || len(s.Damaged()) > 0 {
+				t.Fatalf("op %d of %d, %v: %v, %v", n, total, keep, err, s.Damaged())
 			}
 			var has [4]bool
 			for i := range c {
@@ -158,38 +169,139 @@ func held(t *testing.T, disk *faultfs.FS, c [4]chunk) (has [4]bool) {
 // Commit failed is there whole or not at all, and the store goes on.
 func TestFailure(t *testing.T) {
 	t.Parallel()
-	c := chunks()
+	for _, large := range []bool{false, true} {
+		for _, second := range []bool{false, true} {
+			t.Run(fmt.Sprintf("large %v second %v", large, second), func(t *testing.T) {
+				t.Parallel()
+				for n := 1; testFailure(t, chunks(large), second, n); n++ {
+				}
+			})
+		}
+	}
+}
+
+// testFailure reports whether there is an operation n.
+func testFailure(t *testing.T, c [4]chunk, second bool, n int) bool {
 	boom := errors.New("i/o error")
+	f := faultfs.New()
+	s, err := pack.Open(f, "/chunks", pack.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second {
+		if err := put(s, c[3]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := f.Ops()
+	f.FailAt(n, boom)
+	err = put(s, c[0], c[1])
+	if f.Ops()-before < n {
+		if err != nil || n < 4 {
+			t.Fatalf("%d operations: %v", n-1, err)
+		}
+		return false
+	}
+	if err != nil && !errors.Is(err, boom) {
+		t.Fatalf("operation %d fails: %v", n, err)
+	}
+	if err := put(s, c[2]); err != nil {
+		t.Fatalf("operation %d failed: the next batch: %v", n, err)
+	}
+	s.Close()
+	s, err = pack.Open(f, "/chunks", pack.Options{})
+	if err != nil || len(s.Damaged()) > 0 {
+		t.Fatalf("operation %d failed: %v, %v", n, err, s.Damaged())
+	}
+	defer s.Close()
+	a := storetest.Has(t, s, storetest.Scopes[0], c[0].id, c[0].stored)
+	b := storetest.Has(t, s, storetest.Scopes[0], c[1].id, c[1].stored)
+	if a != b || !storetest.Has(t, s, storetest.Scopes[0], c[2].id, c[2].stored) || second && !storetest.Has(t, s, storetest.Scopes[0], c[3].id, c[3].stored) {
+		t.Fatalf("operation %d failed: store has %v %v", n, a, b)
+	}
+	return true
+}
+
+// TestReleaseFails lets every operation of a release fail once that rewrites a pack: no
+// chunk of the other batch is lost, and a later release frees what this one did not.
+func TestReleaseFails(t *testing.T) {
+	t.Parallel()
+	c := chunks(false)
+	size := int64(len(c[0].stored) + len(c[1].stored))
 	for n := 1; ; n++ {
+		now := time.Unix(1_800_000_000, 0)
 		f := faultfs.New()
-		s, err := pack.Open(f, "/chunks", pack.Options{})
+		s, err := pack.Open(f, "/chunks", pack.Options{FederationBytes: 2 * size, Now: func() time.Time { return now }})
 		if err != nil {
 			t.Fatal(err)
 		}
-		before := f.Ops()
+		if err := put(s, c[0]); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(time.Second)
+		if err := put(s, c[1]); err != nil {
+			t.Fatal(err)
+		}
+		before, boom := f.Ops(), errors.New("i/o error")
 		f.FailAt(n, boom)
-		err = put(s, c[0], c[1])
-		if f.Ops()-before < n {
-			if err != nil || n < 10 {
+		freed, err := s.Release(t.Context(), storetest.Scopes[0], now)
+		last := f.Ops()-before < n
+		f.FailAt(1<<30, nil) // that is, none any more
+		if !storetest.Has(t, s, storetest.Scopes[0], c[1].id, c[1].stored) {
+			t.Fatalf("operation %d failed: %v, and a chunk is lost that was not to be released", n, err)
+		}
+		more, err2 := s.Release(t.Context(), storetest.Scopes[0], now.Add(time.Second))
+		if err2 != nil {
+			t.Fatalf("operation %d failed: the next release: %v", n, err2)
+		}
+		if err == nil && freed+more != size {
+			t.Fatalf("operation %d failed: %d and %d bytes freed of %d", n, freed, more, size)
+		}
+		s.Close()
+		if last {
+			if err != nil || n < 5 {
 				t.Fatalf("%d operations: %v", n-1, err)
 			}
 			return
 		}
-		if err != nil && !errors.Is(err, boom) {
-			t.Fatalf("operation %d fails: %v", n, err)
-		}
-		if err := put(s, c[2]); err != nil {
-			t.Fatalf("operation %d failed: the next batch: %v", n, err)
-		}
-		s.Close()
-		s, err = pack.Open(f, "/chunks", pack.Options{})
-		if err != nil {
-			t.Fatalf("operation %d failed: %v", n, err)
-		}
-		a := storetest.Has(t, s, storetest.Scopes[0], c[0].id, c[0].stored)
-		b := storetest.Has(t, s, storetest.Scopes[0], c[1].id, c[1].stored)
-		if a != b || !storetest.Has(t, s, storetest.Scopes[0], c[2].id, c[2].stored) {
-			t.Fatalf("operation %d failed: store has %v %v", n, a, b)
+	}
+}
+
+// TestFull: a disk that is full anywhere in a batch refuses it, keeps what was
+// committed, and takes the batch once there is room.
+func TestFull(t *testing.T) {
+	t.Parallel()
+	for _, large := range []bool{false, true} {
+		c := chunks(large)
+		for free := int64(0); ; free += 1 + free/7 {
+			f := faultfs.New()
+			s, err := pack.Open(f, "/chunks", pack.Options{FederationBytes: int64(len(c[0].stored) + len(c[1].stored) + len(c[2].stored))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := put(s, c[0]); err != nil {
+				t.Fatal(err)
+			}
+			f.Fill(free)
+			err = put(s, c[1], c[2])
+			if err == nil {
+				if free < int64(len(c[1].stored)) {
+					t.Errorf("%d bytes took more", free)
+				}
+				s.Close()
+				break
+			}
+			if !errors.Is(err, syscall.ENOSPC) {
+				t.Fatalf("%d bytes free: %v", free, err)
+			}
+			f.Fill(-1)
+			if err := put(s, c[1], c[2]); err != nil { // within the quota: nothing is counted twice
+				t.Fatalf("after %d bytes were free: %v", free, err)
+			}
+			s.Close()
+			if got := held(t, f.Recover(faultfs.Synced), c); got != [4]bool{true, true, true, false} {
+				t.Fatalf("after %d bytes were free the store has %v", free, got)
+			}
 		}
 	}
 }
@@ -197,7 +309,7 @@ func TestFailure(t *testing.T) {
 func TestReopen(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	c := chunks()
+	c := chunks(false)
 	size := int64(len(c[0].stored) + len(c[1].stored))
 	open := func() *pack.Store {
 		s, err := pack.Open(durable.OS{}, root, pack.Options{FederationBytes: size})

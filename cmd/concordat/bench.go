@@ -189,8 +189,12 @@ func bench(ctx context.Context, d *demo) ([]benchValue, error) {
 	if err != nil {
 		return nil, err
 	}
+	ingest, err := benchIngest(ctx, d.dir)
+	if err != nil {
+		return nil, err
+	}
 	fleet, err := benchFleet(ctx, d)
-	return slices.Concat(all, sorted, []benchValue{fleet}, steps), err
+	return slices.Concat(all, sorted, ingest, []benchValue{fleet}, steps), err
 }
 
 func printBench(w io.Writer, all []benchValue, file string) {

@@ -2,9 +2,9 @@
 // them complete or invisible, and what a call confirmed is there after the next
 // start.
 //
-// Start with [WriteFile] for a small file that is replaced as a whole, [Dir]
-// for several files that appear together, and [Log] for records that are
-// appended one by one. All of them work on an [FS]: [OS] in programs, the
+// Start with [WriteFile] for a small file that is replaced as a whole, [Temp]
+// for one that is written bit by bit and appears when it is complete, and [Log]
+// for records that are appended one by one. All of them work on an [FS]: [OS] in programs, the
 // scripted faultfs.FS in tests.
 //
 // The rule behind every function: data is synced before the name that leads to

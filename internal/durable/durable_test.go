@@ -73,28 +73,23 @@ func TestWriteFileCrash(t *testing.T) {
 	})
 }
 
-func TestDirCrash(t *testing.T) {
+func TestTempCrash(t *testing.T) {
 	t.Parallel()
 	work := func(f durable.FS) int {
 		if durable.MkdirAll(f, "/a/b", 0o700) != nil {
 			return 0
 		}
-		d, err := durable.CreateDir(f, "/a/b", 0o700)
+		tmp, err := durable.CreateTemp(f, "/a/b", 0o600)
 		if err != nil {
 			return 0
 		}
-		for _, name := range []string{"x", "y"} {
-			w, err := d.Create(name, 0o600)
-			if err != nil {
-				return 0
-			}
-			w.Write([]byte("hello "))
-			w.Write([]byte(name))
-			if w.Close() != nil {
+		defer tmp.Close()
+		for at, part := range map[int64]string{6: "world", 0: "hello "} {
+			if _, err := tmp.WriteAt([]byte(part), at); err != nil {
 				return 0
 			}
 		}
-		if d.Publish("batch") != nil {
+		if tmp.Publish("file") != nil {
 			return 0
 		}
 		return 1
@@ -103,22 +98,46 @@ func TestDirCrash(t *testing.T) {
 		if err := durable.Sweep(disk, "/a/b"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := disk.Stat("/a/b/batch"); err != nil {
-			if promised == 1 || !errors.Is(err, fs.ErrNotExist) {
-				t.Fatalf("confirmed %d: %v", promised, err)
+		got, err := durable.ReadFile(disk, "/a/b/file", 100)
+		if promised == 0 && errors.Is(err, fs.ErrNotExist) {
+			if list, _ := disk.ReadDir("/a/b"); len(list) > 0 {
+				t.Fatalf("swept directory holds %v", list)
 			}
 			return
 		}
-		for _, name := range []string{"x", "y"} {
-			got, err := durable.ReadFile(disk, "/a/b/batch/"+name, 100)
-			if err != nil || string(got) != "hello "+name {
-				t.Fatalf("%s in a visible directory: %q, %v", name, got, err)
-			}
-		}
-		if err := durable.RemoveTree(disk, "/a/b/batch"); err != nil {
-			t.Fatal(err)
+		if err != nil || string(got) != "hello world" {
+			t.Fatalf("confirmed %d: %q, %v", promised, got, err)
 		}
 	})
+}
+
+// A Discard that returned nil lasts, whatever failed before it and however the process
+// ends after it.
+func TestTempDiscard(t *testing.T) {
+	t.Parallel()
+	for n := 0; n < 8; n++ {
+		f := faultfs.New()
+		tmp, err := durable.CreateTemp(f, "/", 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tmp.WriteAt([]byte("x"), 0)
+		if n > 0 {
+			f.FailAt(n, errors.New("i/o error"))
+			if tmp.Publish("file") == nil {
+				break // all that Publish does has failed once
+			}
+		}
+		if err := tmp.Discard(); err != nil {
+			t.Errorf("after operation %d failed: %v", n, err)
+		}
+		for _, keep := range faultfs.Keeps {
+			disk := f.Recover(keep)
+			if _, err := disk.Stat("/file"); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("after operation %d failed, %v: a discarded file is there: %v", n, keep, err)
+			}
+		}
+	}
 }
 
 func TestFailureLeavesOld(t *testing.T) {
@@ -173,25 +192,25 @@ func TestOS(t *testing.T) {
 	if err := durable.MkdirAll(durable.OS{}, dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	d, err := durable.CreateDir(durable.OS{}, dir, 0o700)
+	d, err := durable.CreateTemp(durable.OS{}, dir, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w, err := d.Create("f", 0o600); err != nil || w.Close() != nil {
+	defer d.Close()
+	if _, err := d.WriteAt([]byte("done"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Publish("done"); err != nil {
+	if err := d.Publish("f"); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Discard(); err != nil {
+	if got, err := os.ReadFile(filepath.Join(dir, "f")); err != nil || string(got) != "done" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	killed, err := durable.CreateTemp(durable.OS{}, dir, 0o600)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "done", "f")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := durable.CreateDir(durable.OS{}, dir, 0o700); err != nil { // and is killed
-		t.Fatal(err)
-	}
+	killed.Close()
 	if err := durable.Sweep(durable.OS{}, dir); err != nil {
 		t.Fatal(err)
 	}

@@ -31,30 +31,28 @@ func temporary(dir string) string {
 // holds data or what it held before, whole. It replaces an existing file and
 // its permissions. On an error the old content may or may not be replaced.
 func WriteFile(fsys FS, name string, data []byte, perm fs.FileMode) error {
-	dir := filepath.Dir(name)
-	tmp := temporary(dir)
-	if err := create(fsys, tmp, data, perm); err != nil {
-		fsys.Remove(tmp) // best effort: Sweep finds it otherwise
+	t, err := CreateTemp(fsys, filepath.Dir(name), perm)
+	if err != nil {
 		return err
 	}
-	if err := fsys.Rename(tmp, name); err != nil {
-		fsys.Remove(tmp)
-		return fmt.Errorf("durable: %w", err)
+	defer t.Close() // it was synced, or an error is returned already
+	if err = writeAt(t, data, 0); err != nil {
+		err = fmt.Errorf("durable: write %s: %w", t.tmp, err)
+	} else {
+		err = t.Publish(filepath.Base(name))
 	}
-	if err := fsys.SyncDir(dir); err != nil {
-		return fmt.Errorf("durable: sync %s: %w", dir, err)
+	if err != nil {
+		fsys.Remove(t.tmp) // best effort: Sweep finds it otherwise
 	}
-	return nil
+	return err
 }
 
-func create(fsys FS, name string, data []byte, perm fs.FileMode) error {
-	f, err := fsys.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
-	if err != nil {
-		return fmt.Errorf("durable: %w", err)
+func writeAt(f File, b []byte, off int64) error {
+	n, err := f.WriteAt(b, off)
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
 	}
-	w := &Writer{f: f, name: name}
-	w.Write(data) // Close returns its error
-	return w.Close()
+	return err
 }
 
 // ReadFile returns the content of name, at most limit bytes: a larger file is
@@ -79,9 +77,9 @@ func ReadFile(fsys FS, name string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// Sweep removes what a killed process left half-made in dir: temporary files
-// and [Dir]s. Nobody else may be writing into dir: call it under a lock. A dir
-// that does not exist is clean.
+// Sweep removes the temporary files that a killed process left in dir. Nobody
+// else may be writing into dir: call it under a lock. A dir that does not exist
+// is clean.
 func Sweep(fsys FS, dir string) error {
 	entries, err := fsys.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -94,61 +92,9 @@ func Sweep(fsys FS, dir string) error {
 		if !isTemporary(e.Name()) {
 			continue
 		}
-		name := filepath.Join(dir, e.Name())
-		if e.IsDir() {
-			err = RemoveTree(fsys, name)
-		} else {
-			err = fsys.Remove(name)
-		}
-		if err != nil {
+		if err := fsys.Remove(filepath.Join(dir, e.Name())); err != nil {
 			return fmt.Errorf("durable: %w", err)
 		}
 	}
 	return nil
-}
-
-// Writer writes a new file from its start. It is not safe for concurrent use.
-type Writer struct {
-	f    File
-	name string
-	off  int64
-	err  error
-}
-
-// Write appends b. After an error every further Write and Close returns it.
-func (w *Writer) Write(b []byte) (int, error) {
-	if w.err != nil {
-		return 0, w.err
-	}
-	n, err := w.f.WriteAt(b, w.off)
-	w.off += int64(n)
-	if err == nil && n < len(b) {
-		err = io.ErrShortWrite
-	}
-	if err != nil {
-		w.err = fmt.Errorf("durable: write %s: %w", w.name, err)
-	}
-	return n, w.err
-}
-
-// Abort closes the file without making anything durable.
-func (w *Writer) Abort() {
-	w.f.Close()
-	w.err = fs.ErrClosed
-}
-
-// Close makes the bytes durable and closes the file. Its error means that the
-// file must not be used.
-func (w *Writer) Close() error {
-	err := w.err
-	if err == nil {
-		if err = w.f.Sync(); err != nil {
-			err = fmt.Errorf("durable: sync %s: %w", w.name, err)
-		}
-	}
-	if cerr := w.f.Close(); err == nil && cerr != nil {
-		err = fmt.Errorf("durable: close %s: %w", w.name, cerr)
-	}
-	w.err = fs.ErrClosed
-	return err
 }

@@ -131,33 +131,3 @@ func MkdirAll(fsys FS, dir string, perm fs.FileMode) error {
 	}
 	return nil
 }
-
-// RemoveTree removes dir and the files in it; it refuses directories within. A
-// crash may leave any part of it, so dir is first renamed to a temporary name
-// that [Sweep] removes.
-func RemoveTree(fsys FS, dir string) error {
-	parent := filepath.Dir(dir)
-	if !isTemporary(filepath.Base(dir)) {
-		tmp := temporary(parent)
-		if err := fsys.Rename(dir, tmp); err != nil {
-			return fmt.Errorf("durable: %w", err)
-		}
-		if err := fsys.SyncDir(parent); err != nil {
-			return fmt.Errorf("durable: sync %s: %w", parent, err)
-		}
-		dir = tmp
-	}
-	entries, err := fsys.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("durable: %w", err)
-	}
-	for _, e := range entries {
-		if err := fsys.Remove(filepath.Join(dir, e.Name())); err != nil {
-			return fmt.Errorf("durable: %w", err)
-		}
-	}
-	if err := fsys.Remove(dir); err != nil {
-		return fmt.Errorf("durable: %w", err)
-	}
-	return nil
-}

@@ -34,14 +34,15 @@ const (
 	Synced Keep = iota // power cut: nothing unsynced, neither entries nor bytes
 	Torn               // power cut: every entry; of unsynced bytes the first half
 	Zeroed             // power cut: every entry and size; unsynced bytes read as zeros
+	Holed              // power cut: every entry and size; of unsynced bytes the first half reads as zeros
 	Killed             // only the process ended: everything is there, and still unsynced
 )
 
 // Keeps lists every [Keep].
-var Keeps = []Keep{Synced, Torn, Zeroed, Killed}
+var Keeps = []Keep{Synced, Torn, Zeroed, Holed, Killed}
 
 // String names k.
-func (k Keep) String() string { return [...]string{"synced", "torn", "zeroed", "killed"}[k] }
+func (k Keep) String() string { return [...]string{"synced", "torn", "zeroed", "holed", "killed"}[k] }
 
 var _ durable.FS = (*FS)(nil)
 
@@ -56,6 +57,8 @@ type FS struct {
 	failErr error
 	crash   bool // the failure at failAt is the end
 	crashed bool
+	full    bool
+	free    int64 // bytes that files may still grow by, if full
 }
 
 // node is a file or a directory, as written and as last synced.
@@ -87,6 +90,15 @@ func (f *FS) FailAt(n int, err error) { f.arm(n, err, false) }
 // CrashAt loses power in the n-th operation from now: it is half done if it
 // writes, and it and all later ones fail with [ErrCrashed].
 func (f *FS) CrashAt(n int) { f.arm(n, ErrCrashed, true) }
+
+// Fill lets files grow by free bytes more in all: a write beyond that is short,
+// and fails with ENOSPC. Removed and truncated files give nothing back; a
+// negative number ends it.
+func (f *FS) Fill(free int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.full, f.free = free >= 0, free
+}
 
 func (f *FS) arm(n int, err error, crash bool) {
 	f.mu.Lock()
@@ -141,6 +153,10 @@ func (n *node) survive(keep Keep) *node {
 		case Zeroed:
 			if len(data) > len(n.synced) {
 				clear(data[len(n.synced):])
+			}
+		case Holed:
+			if len(data) > len(n.synced) {
+				clear(data[len(n.synced) : len(n.synced)+(len(data)-len(n.synced)+1)/2])
 			}
 		}
 		return &node{data: data, synced: append([]byte(nil), data...)}

@@ -1,12 +1,14 @@
 package faultfs
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"maps"
 	"os"
 	"path"
 	"slices"
+	"syscall"
 
 	"github.com/concordat/concordat/internal/durable"
 )
@@ -186,10 +188,20 @@ func (h *file) WriteAt(b []byte, off int64) (int, error) {
 	} else if err != nil {
 		return 0, pathError("write", h.name, err)
 	}
-	if end := off + int64(len(b)); end > int64(len(h.node.data)) {
+	if grow := off + int64(len(b)) - int64(len(h.node.data)); h.fsys.full && grow > 0 {
+		if over := grow - h.fsys.free; over > 0 {
+			b = b[:max(0, int64(len(b))-over)]
+			err = errors.Join(err, syscall.ENOSPC)
+		}
+		h.fsys.free -= min(grow, h.fsys.free)
+	}
+	if end := off + int64(len(b)); len(b) > 0 && end > int64(len(h.node.data)) {
 		h.node.data = append(h.node.data, make([]byte, end-int64(len(h.node.data)))...)
 	}
-	n := copy(h.node.data[off:], b)
+	n := 0
+	if len(b) > 0 {
+		n = copy(h.node.data[off:], b)
+	}
 	if err != nil {
 		return n, pathError("write", h.name, err)
 	}
