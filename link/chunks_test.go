@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
@@ -102,6 +104,44 @@ func TestChunkScopes(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDamagedPack: a link whose disk lost something says in which file, and takes the
+// chunk again.
+func TestDamagedPack(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	c := newConsortium(t, data, "c", 1)
+	c.host(t, data)
+	addr, stop := startLink(t, data)
+	bank := c.node(t, addr, "bank").ready(t)
+	id, stored := storetest.Chunk(1, 1000)
+	if err := put(t.Context(), bank, nodeScope(bank, c), id, stored); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	packs, err := filepath.Glob(filepath.Join(data, chunksDir, "*", "*", "*", "*.pack"))
+	if err != nil || len(packs) != 1 {
+		t.Fatalf("%v, %v", packs, err)
+	}
+	b, err := os.ReadFile(packs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[120] ^= 1 // in the record that names the chunk, after the header of 108 bytes
+	if err := os.WriteFile(packs[0], b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	addr, stop = startLink(t, data, func(cfg *Config) { cfg.Logger = slog.New(slog.NewTextHandler(&said, nil)) })
+	bank = c.node(t, addr, "bank").ready(t)
+	if err := put(t.Context(), bank, nodeScope(bank, c), id, stored); err != nil {
+		t.Error(err)
+	}
+	stop()
+	if !strings.Contains(said.String(), packs[0]) || !strings.Contains(said.String(), "level=ERROR") {
+		t.Errorf("the log does not name %s:\n%s", packs[0], said.String())
 	}
 }
 
