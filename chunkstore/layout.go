@@ -126,7 +126,7 @@ func Measure(stored []byte) (*Layout, error) {
 const together = 4
 
 // Copy copies one chunk from src to dst and checks that it is the chunk id,
-// with four segments in memory. src must end where the chunk ends. Until Copy
+// with eight segments in memory. src must end where the chunk ends. Until Copy
 // returns nil, dst holds bytes that nobody vouches for. Errors of src and dst
 // are passed on; bytes that are not the chunk are [ErrMismatch] or
 // [ErrTooLarge].
@@ -159,35 +159,39 @@ func measure(dst io.Writer, src io.Reader) (*Layout, error) {
 		return nil, err
 	}
 	l.Leaves = make([]merkle.Hash, Segments(n))
-	buf := make([]byte, min(together*storedSegment, StoredSize(n)-HeaderSize))
-	segments := make([][]byte, 0, together)
-	for from := 0; from < len(l.Leaves); from += len(segments) {
-		segments = segments[:0]
-		used := 0
-		for i := from; i < min(from+together, len(l.Leaves)); i++ {
-			_, size := segmentSpan(n, i)
-			segments = append(segments, buf[used:used+size])
+	// Writing to a file takes about as long as hashing: the two go on side by side, each
+	// block with a buffer of its own.
+	var bufs [2][]byte
+	var hashed [len(bufs)]sync.WaitGroup
+	for i := range bufs {
+		defer hashed[i].Wait()
+		bufs[i] = make([]byte, min(together*storedSegment, StoredSize(n)-HeaderSize))
+		if len(l.Leaves) <= together {
+			break // no block uses the other
+		}
+	}
+	for from := 0; from < len(l.Leaves); from += together {
+		k := from / together % len(bufs)
+		hashed[k].Wait()
+		leaves := l.Leaves[from:min(from+together, len(l.Leaves))]
+		segments, used := make([][]byte, len(leaves)), 0
+		for i := range segments {
+			_, size := segmentSpan(n, from+i)
+			segments[i] = bufs[k][used : used+size]
 			used += size
 		}
-		if err := readFull(src, buf[:used]); err != nil {
+		if err := readFull(src, bufs[k][:used]); err != nil {
 			return nil, err
 		}
-		// Writing to a file takes about as long as hashing: the two go on side by
-		// side, where there is enough to do.
-		leaves := l.Leaves[from : from+len(segments)]
-		var hashed sync.WaitGroup
-		if len(segments) == together {
-			hashed.Go(func() { merkle.LeafHashes(leaves, segments) })
-		} else {
-			merkle.LeafHashes(leaves, segments)
-		}
-		_, err := dst.Write(buf[:used])
-		hashed.Wait()
-		if err != nil {
+		hashed[k].Go(func() { merkle.LeafHashes(leaves, segments) })
+		if _, err := dst.Write(bufs[k][:used]); err != nil {
 			return nil, err
 		}
 	}
-	switch err := readFull(src, buf[:1]); {
+	for i := range hashed {
+		hashed[i].Wait()
+	}
+	switch err := readFull(src, make([]byte, 1)); {
 	case err == nil:
 		return nil, fmt.Errorf("%w: bytes after the last segment", ErrMismatch)
 	case !errors.Is(err, errTruncated):

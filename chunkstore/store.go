@@ -53,7 +53,7 @@ type Store interface {
 // may be deferred.
 type Batch interface {
 	// Add reads one chunk to its end and checks it while it streams, holding
-	// one segment in memory or, in a store in memory, the chunk. Bytes that are
+	// a few segments in memory or, in a store in memory, the chunk. Bytes that are
 	// not the chunk are [ErrMismatch] or [ErrTooLarge] and a full store
 	// [ErrQuota]; errors of r are passed on. The batch then goes on without
 	// that chunk. A chunk that is there already is checked all the same.

@@ -168,6 +168,7 @@ func (b *batch) announce(r record) error {
 	if _, err := b.own.WriteAt(p[:], b.end); err != nil {
 		return fmt.Errorf("pack: %w", err)
 	}
+	b.own.Begin(b.end, recordSize+r.size)
 	b.layout.add(r)
 	b.end = r.off + r.size
 	return nil
