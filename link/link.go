@@ -97,6 +97,9 @@ func New(cfg Config) (_ *Link, err error) {
 	for _, err := range chunks.Damaged() {
 		cfg.Logger.Error("chunks are lost", "error", err)
 	}
+	for _, err := range chunks.Torn() {
+		cfg.Logger.Warn("chunks that a crash left uncommitted are gone", "error", err)
+	}
 	vendors, err := cfg.vendors()
 	if err != nil {
 		return nil, fmt.Errorf("link: endorsements: %w", err)

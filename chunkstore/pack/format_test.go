@@ -123,7 +123,7 @@ func TestDamage(t *testing.T) {
 				wrong++
 			}
 		}
-		torn := missing == 1 && int64(i/8) >= ends[1]-recordSize // what commits the last batch is as if it never came
+		torn := missing == 1 && int64(i/8) >= ends[1]-recordSize && len(s.Torn()) == 1 // as a crash before the commit
 		if damaged := len(s.Damaged()) == 1 && missing == len(ids); !damaged && !torn && (wrong != 1 || missing != 0) {
 			t.Errorf("bit %d: %d chunks wrong, %d missing, damage %v", i, wrong, missing, s.Damaged())
 		}
@@ -144,6 +144,9 @@ func TestTorn(t *testing.T) {
 		s, err := Open(f, "/chunks", Options{})
 		if err != nil || len(s.Damaged()) > 0 {
 			t.Fatalf("%d bytes: %v, %v", n, err, s.Damaged())
+		}
+		if torn := n != ends[0] && n != ends[1]; len(s.Torn()) == 1 != torn {
+			t.Errorf("%d bytes: told %v", n, s.Torn())
 		}
 		for k, id := range ids {
 			if has := storetest.Has(t, s, storetest.Scopes[0], id, stored[k]); has != (k < 2 || n == ends[1]) {

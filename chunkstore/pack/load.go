@@ -117,6 +117,7 @@ func (s *Store) loadPack(sc chunkstore.Scope, path string) error {
 		return err
 	}
 	if end < info.Size() {
+		s.torn = append(s.torn, fmt.Errorf("pack: %s: cut off %d bytes behind its last batch, at %d", path, info.Size()-end, end))
 		if err := f.Truncate(end); err != nil {
 			return err
 		}

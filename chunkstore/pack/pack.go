@@ -33,6 +33,7 @@ type Store struct {
 	lock    io.Closer
 	files   *files
 	damaged []error // since Open
+	torn    []error // likewise
 
 	mu     sync.RWMutex
 	scopes map[chunkstore.Scope]*scope
@@ -107,6 +108,12 @@ func Open(fsys durable.FS, root string, options Options) (*Store, error) {
 // The store has none of its chunks, counts none of its bytes and leaves the file
 // as it is, for whoever runs the program to keep or to remove.
 func (s *Store) Damaged() []error { return s.damaged }
+
+// Torn returns an error for each pack of which Open cut off what lay behind the last
+// batch, with its path. A crash in the middle of a commit leaves that. So does damage to
+// what commits the last batch, which cannot be told from a crash: then chunks that were
+// committed are missing until nodes send them again.
+func (s *Store) Torn() []error { return s.torn }
 
 // Close gives the root back. Batches that are still open must not be committed.
 func (s *Store) Close() error {

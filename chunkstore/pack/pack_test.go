@@ -197,7 +197,7 @@ func testFailure(t *testing.T, c [4]chunk, second bool, n int) bool {
 	f.FailAt(n, boom)
 	err = put(s, c[0], c[1])
 	if f.Ops()-before < n {
-		if err != nil || n < 4 {
+		if err != nil || n < 5 || !second && n < 10 {
 			t.Fatalf("%d operations: %v", n-1, err)
 		}
 		return false
