@@ -16,16 +16,16 @@ import (
 	"github.com/concordat/concordat/internal/durable"
 	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/flower/fab"
+	"github.com/concordat/concordat/internal/flower/process"
 	"github.com/concordat/concordat/policy"
 )
 
 // bundles are the Flower app bundles that this node's owner has approved: one file
 // each, named by its digest. It is safe for concurrent use.
 type bundles struct {
-	cfg     *Flower  // nil: none is run
-	python  []string // what the environment needs of its interpreter, outside of it
-	dialect dialect  // of its processes
-	dir     string
+	cfg *Flower // nil: none is run
+	env *process.Environment
+	dir string
 
 	mu   sync.Mutex // owns the file system below dir, and list
 	list map[Digest]fab.Project
@@ -55,27 +55,10 @@ func openBundles(cfg *Flower, dir string) (*bundles, error) {
 			return nil, fmt.Errorf("flower: path %q is not absolute and clean", path)
 		}
 	}
-	// Its scripts name their interpreter by the path that the environment was made at.
-	if c.Environment, err = filepath.EvalSymlinks(c.Environment); err != nil {
+	if b.env, err = process.Open(c.Environment); err != nil {
 		return nil, fmt.Errorf("flower: environment: %w", err)
 	}
-	for _, name := range []string{"flwr-clientapp", "flwr-serverapp"} {
-		if _, err := os.Stat(filepath.Join(c.Environment, "bin", name)); err != nil {
-			return nil, fmt.Errorf("flower: the environment has no %s; make one with: python3 -m venv %s && %s/bin/pip install flwr==1.42.0: %w", name, c.Environment, c.Environment, err)
-		}
-	}
-	interpreter, err := interpreterOf(c.Environment)
-	if err != nil {
-		return nil, fmt.Errorf("flower: environment: %w", err)
-	}
-	version, err := flowerVersion(c.Environment)
-	if err != nil {
-		return nil, fmt.Errorf("flower: environment %s: %w", c.Environment, err)
-	}
-	if b.dialect, err = dialectOf(version); err != nil {
-		return nil, fmt.Errorf("flower: environment %s: %w", c.Environment, err)
-	}
-	b.cfg, b.python = &c, interpreter
+	b.cfg = &c
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -100,78 +83,6 @@ func openBundles(cfg *Flower, dir string) (*bundles, error) {
 	}
 	return b, nil
 }
-
-// flowerVersion reads from an environment which version of Flower is in it.
-func flowerVersion(environment string) (string, error) {
-	found, err := filepath.Glob(filepath.Join(environment, "lib", "python3*", "site-packages", "flwr-*.dist-info"))
-	if err != nil || len(found) != 1 {
-		return "", fmt.Errorf("it holds flwr %d times, want once: pip install flwr", len(found))
-	}
-	name := filepath.Base(found[0])
-	return strings.TrimSuffix(strings.TrimPrefix(name, "flwr-"), ".dist-info"), nil
-}
-
-// dialect is how the processes of a version of Flower are started and served.
-type dialect struct {
-	runtime bool // they speak the Runtime API over HTTP (dialect C), not the gRPC services before it (A)
-	oneFlag bool // both kinds take their address by one flag
-}
-
-// dialectOf returns the dialect of a version. Those of 1.30 to 1.34 spoke gRPC of another
-// kind.
-func dialectOf(version string) (dialect, error) {
-	var major, minor int
-	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
-		return dialect{}, fmt.Errorf("flwr has version %.40q", version)
-	}
-	switch {
-	case major == 1 && minor >= 26 && minor <= 29:
-		return dialect{}, nil
-	case major == 1 && minor >= 35:
-		return dialect{runtime: true, oneFlag: minor >= 36}, nil
-	}
-	return dialect{}, fmt.Errorf("it has flwr %s; 1.26 to 1.29, and 1.35 and later, are served", version)
-}
-
-// flag is how "clientapp" or "serverapp" takes the address that it is served at.
-func (d dialect) flag(part string) string {
-	if d.oneFlag {
-		return "--runtime-api-address"
-	}
-	return "--" + part + "io-api-address"
-}
-
-// interpreterOf returns the interpreter that a virtual environment links to, by every
-// name on the way, and its library: an environment holds neither.
-func interpreterOf(environment string) (out []string, err error) {
-	python := filepath.Join(environment, "bin", "python3")
-	for range maxLinks {
-		to, err := os.Readlink(python)
-		if err != nil { // no link: this is it
-			break
-		}
-		if !filepath.IsAbs(to) {
-			to = filepath.Join(filepath.Dir(python), to)
-		}
-		python = to
-		out = append(out, python)
-	}
-	if _, err := os.Stat(python); err != nil {
-		return nil, err
-	}
-	if lib := filepath.Join(filepath.Dir(filepath.Dir(python)), "lib"); lib != "/lib" && lib != "/usr/lib" { // those any app sees
-		if _, err := os.Stat(lib); err == nil {
-			out = append(out, lib)
-		}
-	}
-	return out, nil
-}
-
-// maxLinks is as many links as Linux follows.
-const maxLinks = 40
-
-// readOnly returns what every process of Flower's reads.
-func (b *bundles) readOnly() []string { return append([]string{b.cfg.Environment}, b.python...) }
 
 // nodeConfig gives a configuration's values the types that Flower knows.
 func nodeConfig(in map[string]any) (map[string]any, error) {
@@ -260,7 +171,7 @@ func (b *bundles) program(p *program, digest Digest) error {
 	if err != nil {
 		return err
 	}
-	p.bundle, p.dialect, p.settings = true, b.dialect, map[string]any{}
+	p.bundle, p.settings = true, map[string]any{}
 	for k, v := range p.config.RunConfig {
 		if name, ok := strings.CutPrefix(k, policy.TrainPrefix); ok {
 			p.settings[name] = v
@@ -269,16 +180,9 @@ func (b *bundles) program(p *program, digest Digest) error {
 	}
 	p.config.NodeConfig = b.cfg.NodeConfig
 	p.config.FabID, p.config.FabVersion, p.config.Fab = x.ID(), x.Version, x.Content
-	p.readOnly = append(b.readOnly(), b.cfg.ReadOnly...)
-	p.command, p.env = b.command("flwr-clientapp")
+	p.start = b.env.Program(process.ClientApp)
+	p.start.ReadOnly = append(p.start.ReadOnly, b.cfg.ReadOnly...)
 	return nil
-}
-
-// command is one of Flower's processes. It reports nothing to anybody: there is no
-// network either.
-func (b *bundles) command(name string) (command, env []string) {
-	return []string{filepath.Join(b.cfg.Environment, "bin", name)},
-		[]string{"FLWR_TELEMETRY_ENABLED=0", "FLWR_DISABLE_UPDATE_CHECK=1", "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1"}
 }
 
 // flowerInstruction makes the message that Flower's own strategies would send: arrays,

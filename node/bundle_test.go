@@ -34,34 +34,6 @@ func flowerEnvironment(t *testing.T) string {
 	return dir
 }
 
-// TestFlowerVersions: which versions are served, and how.
-func TestFlowerVersions(t *testing.T) {
-	t.Parallel()
-	for version, want := range map[string]struct {
-		runtime bool
-		flag    string // of a ClientApp; empty: the version is not served
-	}{
-		"1.26.0": {false, "--clientappio-api-address"}, "1.29.1": {false, "--clientappio-api-address"}, "1.35.0": {true, "--clientappio-api-address"},
-		"1.36.0": {true, "--runtime-api-address"}, "1.42.0": {true, "--runtime-api-address"}, "1.100.0rc1": {true, "--runtime-api-address"},
-		"1.25.9": {}, "1.30.0": {}, "1.34.0": {}, "2.0.0": {}, "x": {}, "": {},
-	} {
-		d, err := dialectOf(version)
-		if (err == nil) != (want.flag != "") || err == nil && (d.runtime != want.runtime || d.flag("clientapp") != want.flag) {
-			t.Errorf("%s: %+v, %v", version, d, err)
-		}
-	}
-	env := flowerEnvironment(t)
-	if v, err := flowerVersion(env); err != nil || v != "1.29.0" {
-		t.Errorf("%q, %v", v, err)
-	}
-	if err := os.MkdirAll(filepath.Join(env, "lib", "python3.12", "site-packages", "flwr-1.28.0.dist-info"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if v, err := flowerVersion(env); err == nil {
-		t.Errorf("of two versions %s", v)
-	}
-}
-
 func readFAB(t *testing.T) []byte {
 	t.Helper()
 	raw, err := os.ReadFile("../internal/flower/fab/testdata/flwr-1.29.0.fab")
@@ -117,8 +89,8 @@ func TestBundleApproval(t *testing.T) {
 		if c.NodeConfig["partition-id"] != int64(1) || c.NodeConfig["data"] != "/rows" {
 			t.Errorf("node config %v", c.NodeConfig)
 		}
-		if !strings.HasSuffix(p.command[0], "/bin/flwr-clientapp") || !p.bundle {
-			t.Errorf("command %v", p.command)
+		if !strings.HasSuffix(p.start.Command[0], "/bin/flwr-clientapp") || !p.bundle {
+			t.Errorf("command %v", p.start.Command)
 		}
 	}
 	// Somebody puts another file in its place.

@@ -9,9 +9,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/concordat/concordat/internal/flower"
 	flowercontrol "github.com/concordat/concordat/internal/flower/control"
 	"github.com/concordat/concordat/internal/flower/fab"
-	"github.com/concordat/concordat/internal/flower/opening"
+	"github.com/concordat/concordat/internal/flower/process"
+	"github.com/concordat/concordat/internal/flower/serverapp"
 	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier/receipt"
 )
@@ -212,45 +214,49 @@ const openingTime = 3 * time.Minute
 const maxInitial = 2 << 30
 
 // open runs the ServerApp as far as its first message.
-func (f *flowerRunner) open(ctx context.Context, j *flowercontrol.Job) (*opening.Start, error) {
+func (f *flowerRunner) open(ctx context.Context, j *flowercontrol.Job) (*serverapp.Start, error) {
 	n := f.n
 	ctx, cancel := context.WithTimeoutCause(ctx, openingTime, fmt.Errorf("the ServerApp sent no message in %s: does it wait for more nodes than the federation's %d?", openingTime, len(n.policy.Members)))
 	defer cancel()
-	x := &program{readOnly: n.apps.bundles.readOnly(), dialect: n.apps.bundles.dialect}
-	at, err := n.apps.place(x.dialect.runtime)
-	if err != nil {
-		return nil, err
-	}
-	defer at.remove()
 	printed := &pieces{print: j.Print}
 	defer printed.flush() // once nobody serves the process any more
-	o := opening.New(opening.Config{Bundle: j.Bundle, Overrides: ownless(j.Overrides), Nodes: len(n.policy.Members), MaxBytes: maxInitial,
-		Print: printed.add})
-	serve := o.Serve
-	if x.dialect.runtime {
-		serve = o.ServeRuntime
+	var nodes []uint64    // they stand for the federation's; their numbers mean nothing
+	for i := range n.policy.Members {
+		nodes = append(nodes, uint64(i)+flower.Server+1)
 	}
-	x.command, x.env = n.apps.bundles.command("flwr-serverapp")
-	out := &lines{log: n.log.With("app", j.Bundle.ID(), "part", "serverapp")}
-	p, err := n.apps.launch(ctx, x, at, x.dialect.flag("serverapp"), o.Token(), out)
+	app := serverapp.New(serverapp.Config{Bundle: j.Bundle, Overrides: ownless(j.Overrides), Nodes: nodes, MaxBytes: maxInitial, Print: printed.add, Now: n.cfg.Now})
+	env := n.apps.bundles.env
+	p, err := process.Start(ctx, process.Config{Program: env.Program(process.ServerApp), Dir: n.apps.dir, Token: app.Token(), Isolation: n.apps.isolation,
+		Output: &lines{log: n.log.With("app", j.Bundle.ID(), "part", "serverapp")}})
 	if err != nil {
 		return nil, err
 	}
+	defer p.Remove()
 	defer p.Stop()
+	serve := app.Serve
+	if env.Dialect().Runtime {
+		serve = app.ServeRuntime
+	}
 	serving, stopServing := context.WithCancel(ctx)
 	served := make(chan error, 1)
-	go func() { served <- serve(serving, at.listener) }()
+	go func() { served <- serve(serving, p.Listener) }()
 	defer func() { stopServing(); <-served }()
 	go func() {
 		select {
 		case <-p.Done():
-			o.Fail(fmt.Errorf("%w: its process ended: %s", opening.ErrRefused, p.Wait()))
+			app.Fail(fmt.Errorf("%w: its process ended: %s", serverapp.ErrRefused, p.Wait()))
 		case <-j.Stop:
-			o.Fail(flowercontrol.ErrStopped)
+			app.Fail(flowercontrol.ErrStopped)
 		case <-serving.Done():
 		}
 	}()
-	return o.Wait(ctx)
+	first, err := app.Next(ctx)
+	if errors.Is(err, serverapp.ErrFinished) {
+		return nil, fmt.Errorf("%w: it ended without a train message", serverapp.ErrRefused)
+	} else if err != nil {
+		return nil, err
+	}
+	return first.Start()
 }
 
 // pieces makes lines of what a process writes piece by piece.

@@ -15,21 +15,21 @@ import (
 	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/flower/grpcapp"
 	"github.com/concordat/concordat/internal/flower/httpapp"
+	"github.com/concordat/concordat/internal/flower/process"
 	"github.com/concordat/concordat/internal/loop"
-	"github.com/concordat/concordat/internal/sandbox"
 )
 
-// process is one start of an app: it takes one instruction, answers it, and ends.
-type process struct {
+// worker is one start of an app: it takes one instruction, answers it, and ends.
+type worker struct {
 	program *program
 	app     *flower.App
-	box     *sandbox.Process
+	box     *process.Process
 	close   func() // ends it and removes what was made for it; called once
 }
 
 // start starts the run's app, which is compared with the digest that the policy lists at
 // every start. The caller closes the process, which ends with ctx at the latest.
-func (a *apps) start(ctx context.Context, r *run) (p *process, err error) {
+func (a *apps) start(ctx context.Context, r *run) (w *worker, err error) {
 	var undo []func()
 	closeAll := func() {
 		for i := len(undo) - 1; i >= 0; i-- {
@@ -53,31 +53,26 @@ func (a *apps) start(ctx context.Context, r *run) (p *process, err error) {
 		return nil, err
 	}
 	undo = append(undo, fl.Close)
-	at, err := a.place(x.dialect.runtime)
-	if err != nil {
-		return nil, err
-	}
-	undo = append(undo, at.remove)
-	serve := grpcapp.Serve
-	if x.dialect.runtime {
-		serve = httpapp.Serve
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	undo = append(undo, cancel)
-	out := &lines{log: a.log.With("run", r.digest.Short())}
-	box, err := a.launch(ctx, x, at, x.dialect.flag("clientapp"), fl.Token(), out)
+	box, err := process.Start(ctx, process.Config{Program: x.start, Dir: a.dir, Token: fl.Token(), Isolation: a.isolation, Output: &lines{log: a.log.With("run", r.digest.Short())}})
 	if err != nil {
 		return nil, err
 	}
+	undo = append(undo, box.Remove)
+	serve := grpcapp.Serve
+	if x.start.Dialect.Runtime {
+		serve = httpapp.Serve
+	}
 	served := make(chan error, 1)
-	go func() { served <- serve(ctx, at.listener, fl) }()
+	go func() { served <- serve(ctx, box.Listener, fl) }()
 	undo = append(undo, func() { cancel(); <-served }, func() { box.Stop() })
-	return &process{program: x, app: fl, box: box, close: closeAll}, nil
+	return &worker{program: x, app: fl, box: box, close: closeAll}, nil
 }
 
 // do has the process carry out one instruction. When it returns, the process has handed
 // over its state, or had time to.
-func (p *process) do(ctx context.Context, in flower.Instruction) (*flower.Reply, error) {
+func (p *worker) do(ctx context.Context, in flower.Instruction) (*flower.Reply, error) {
 	type answer struct {
 		reply *flower.Reply
 		err   error
@@ -117,7 +112,7 @@ func (p *process) do(ctx context.Context, in flower.Instruction) (*flower.Reply,
 // the time it takes to start, seconds for Python with a framework, is off a round's path.
 type standby struct {
 	made     chan struct{} // closed when the two below are set
-	process  *process
+	worker   *worker
 	err      error
 	claimed  atomic.Bool   // who sets it closes the process
 	unwanted chan struct{} // closed when the run has ended
@@ -138,25 +133,25 @@ func (a *apps) prepare(l *loop.Loop, r *run) {
 		return
 	}
 	l.Job(func(ctx context.Context) func() {
-		s.process, s.err = a.start(ctx, r)
+		s.worker, s.err = a.start(ctx, r)
 		close(s.made)
 		if s.err != nil {
 			return nil // whoever has an instruction starts one, and says what is wrong
 		}
 		select {
 		case <-s.unwanted:
-		case <-s.process.box.Done(): // ended by itself, or did its work
+		case <-s.worker.box.Done(): // ended by itself, or did its work
 		case <-ctx.Done():
 		}
 		if s.claimed.CompareAndSwap(false, true) {
-			s.process.close()
+			s.worker.close()
 		}
 		return nil
 	})
 }
 
 // claim returns the process that waits for an instruction of the run, or starts one.
-func (a *apps) claim(ctx context.Context, r *run) (*process, error) {
+func (a *apps) claim(ctx context.Context, r *run) (*worker, error) {
 	a.mu.Lock()
 	s := a.standby[r.digest]
 	delete(a.standby, r.digest)
@@ -169,10 +164,10 @@ func (a *apps) claim(ctx context.Context, r *run) (*process, error) {
 		}
 		if s.err == nil && s.claimed.CompareAndSwap(false, true) {
 			select {
-			case <-s.process.box.Done(): // it ended while it waited
-				s.process.close()
+			case <-s.worker.box.Done(): // it ended while it waited
+				s.worker.close()
 			default:
-				return s.process, nil
+				return s.worker, nil
 			}
 		}
 	}

@@ -88,7 +88,7 @@ func newAppWorld(t *testing.T, argument string) *appWorld {
 }
 
 // waiting returns the process that waits for the run's next instruction.
-func (w *appWorld) waiting(t *testing.T) *process {
+func (w *appWorld) waiting(t *testing.T) *worker {
 	t.Helper()
 	w.apps.mu.Lock()
 	s := w.apps.standby[w.run.digest]
@@ -100,7 +100,7 @@ func (w *appWorld) waiting(t *testing.T) *process {
 	if s.err != nil {
 		t.Fatal(s.err)
 	}
-	return s.process
+	return s.worker
 }
 
 // instruction asks for nothing in particular.

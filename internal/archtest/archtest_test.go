@@ -27,9 +27,10 @@ var layers = [][]string{
 	{"api/flwr/proto"},
 	{"api", "internal/flower/fab"},
 	{"internal/flower"}, // the core, and what the dialects share
-	{"internal/flower/clientapp", "internal/flower/control", "internal/flower/grpcapp", "internal/flower/httpapp", "internal/flower/opening",
+	{"internal/flower/clientapp", "internal/flower/control", "internal/flower/grpcapp", "internal/flower/httpapp", "internal/flower/serverapp",
 		"internal/session", "internal/relay", "internal/loop", "internal/sandbox", "internal/daemon", "chunkstore/transfer", "chunkstore/pack", "chunkstore/storetest",
 		"verifier/crosscheck", "attestation/collect", "attestation/sim", "internal/durable/faultfs"},
+	{"internal/flower/process"},
 	{"enclave", "node", "link"},
 	{"policy/source"},
 	{"ci", "cmd", "examples", "internal/archtest", "internal/webpage"},

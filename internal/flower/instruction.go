@@ -14,8 +14,9 @@ const Server = 1
 
 // Instruction is one message for an app process, without its envelope.
 type Instruction struct {
-	Type  string        // "train", "evaluate" or "query", with ".action" if it has one
-	Round uint64        // becomes the group id
+	Type  string // "train", "evaluate" or "query", with ".action" if it has one
+	Round uint64 // becomes the group id, unless Group is set
+	Group string
 	TTL   time.Duration // how long the reply is wanted; 12 h, as Flower's, if 0
 
 	// Content is the RecordDict. Get returns the bytes of it and of every object
@@ -35,24 +36,23 @@ func (a *App) newTask(in Instruction) (*task, error) {
 	if in.TTL <= 0 {
 		in.TTL = defaultTTL
 	}
-	content, err := grow(in.Content, false, in.Get)
-	if err != nil {
-		return nil, fmt.Errorf("flower: instruction: %w", err)
-	}
 	m := object.Metadata{
 		RunID: a.config.RunID, SrcNode: Server, DstNode: a.config.NodeID,
-		Group: strconv.FormatUint(in.Round, 10), TTL: in.TTL.Seconds(), Type: in.Type,
+		Group: in.Group, TTL: in.TTL.Seconds(), Type: in.Type,
 		CreatedAt: float64(a.config.Now().UnixMicro()) / 1e6,
 	}
-	envelope, err := envelop(m, in.Content, in.Get)
+	if m.Group == "" {
+		m.Group = strconv.FormatUint(in.Round, 10)
+	}
+	tree, envelope, err := Envelop(m, in.Content, in.Get, nil)
 	if err != nil {
 		return nil, fmt.Errorf("flower: instruction: %w", err)
 	}
 	t := &task{
-		metadata: m, tree: Tree{ID: object.Sum(envelope), Children: []Tree{content}}, envelope: envelope, get: in.Get,
+		metadata: m, tree: tree, envelope: envelope, get: in.Get,
 		maxReply: a.config.MaxReply, known: map[object.ID]bool{}, answered: make(chan struct{}),
 	}
-	t.tree.each(func(id object.ID) { t.known[id] = true })
+	t.tree.Each(func(id object.ID) { t.known[id] = true })
 	return t, nil
 }
 
@@ -77,17 +77,30 @@ func (t *task) confirm() {
 	t.get = nil
 }
 
-// envelop returns the Message object around the RecordDict root.
-func envelop(m object.Metadata, root object.ID, get func(object.ID) ([]byte, error)) ([]byte, error) {
-	content, err := outline(root, get)
-	if err != nil {
-		return nil, err
+// Envelop returns the Message object around the RecordDict root, and the message's tree;
+// with failed, around an error instead, and root and get are not used. The app's own text
+// of the failure is not in it.
+func Envelop(m object.Metadata, root object.ID, get func(object.ID) ([]byte, error), failed *Failure) (Tree, []byte, error) {
+	message, tree := &object.Message{Metadata: m}, Tree{}
+	if failed != nil {
+		message.Error = &object.Error{Code: int64(failed.Code), Reason: failed.Error()}
+	} else {
+		child, err := grow(root, false, get)
+		if err != nil {
+			return Tree{}, nil, err
+		}
+		tree.Children = []Tree{child}
+		if message.Content, err = outline(root, get); err != nil {
+			return Tree{}, nil, err
+		}
 	}
-	objects, err := object.Objects(&object.Message{Metadata: m, Content: content})
+	objects, err := object.Objects(message)
 	if err != nil {
-		return nil, err
+		return Tree{}, nil, err
 	}
-	return objects[len(objects)-1].Raw, nil // a message comes after all that is in it
+	last := objects[len(objects)-1] // a message comes after all that is in it
+	tree.ID = last.ID
+	return tree, last.Raw, nil
 }
 
 // outline reads a RecordDict without the data of its chunks.

@@ -87,7 +87,7 @@ func (t *task) begin(m object.Metadata, tree Tree, failed *Failure) ([]object.ID
 	}
 	if t.want == nil {
 		t.want, t.got, t.announced = map[object.ID]bool{}, map[object.ID][]byte{}, tree.Children[0]
-		t.announced.each(func(id object.ID) { t.want[id] = true })
+		t.announced.Each(func(id object.ID) { t.want[id] = true })
 	} else if !t.announced.equal(tree.Children[0]) {
 		return nil, fmt.Errorf("%w: second reply to one message", ErrRefused)
 	}

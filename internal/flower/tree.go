@@ -50,11 +50,11 @@ func grow(id object.ID, chunks bool, get func(object.ID) ([]byte, error)) (Tree,
 	return walk(id, object.KindMessage)
 }
 
-// each calls f with every id of the tree.
-func (t Tree) each(f func(object.ID)) {
+// Each calls f with every id of the tree; with one that is in it twice, twice.
+func (t Tree) Each(f func(object.ID)) {
 	f(t.ID)
 	for _, c := range t.Children {
-		c.each(f)
+		c.Each(f)
 	}
 }
 

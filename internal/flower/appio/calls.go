@@ -54,8 +54,8 @@ func (s *Calls) PullMessage(ctx context.Context, _ *flwr.PullAppMessagesRequest)
 	}
 	return &flwr.PullAppMessagesResponse{
 		// The content is present and empty: Flower demands one of content and error.
-		MessagesList:       []*flwr.Message{{Metadata: fromMetadata(m, tree.ID), Content: &flwr.RecordDict{}}},
-		MessageObjectTrees: []*flwr.ObjectTree{fromTree(tree)},
+		MessagesList:       []*flwr.Message{{Metadata: FromMetadata(m, tree.ID), Content: &flwr.RecordDict{}}},
+		MessageObjectTrees: []*flwr.ObjectTree{FromTree(tree)},
 	}, nil
 }
 
@@ -93,11 +93,11 @@ func (s *Calls) PushMessage(_ context.Context, r *flwr.PushAppMessagesRequest) (
 	if m.Error != nil {
 		failed = flower.NewFailure(m.Error.Code, m.Error.Reason)
 	}
-	tree, err := toTree(r.MessageObjectTrees[0])
+	tree, err := ToTree(r.MessageObjectTrees[0])
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", flower.ErrRefused, err)
 	}
-	missing, err := s.app.PushMessage(toMetadata(m.Metadata), tree, failed)
+	missing, err := s.app.PushMessage(ToMetadata(m.Metadata), tree, failed)
 	if err != nil {
 		return nil, err
 	}

@@ -41,30 +41,33 @@ func inputs(app *flower.App) (*flwr.PullAppInputsResponse, error) {
 	}, nil
 }
 
-func fromMetadata(m object.Metadata, id object.ID) *flwr.Metadata {
+// FromMetadata returns a message's metadata as Flower's wire has them; id is the message's.
+func FromMetadata(m object.Metadata, id object.ID) *flwr.Metadata {
 	return &flwr.Metadata{
 		RunId: m.RunID, MessageId: id.String(), SrcNodeId: m.SrcNode, DstNodeId: m.DstNode,
 		ReplyToMessageId: m.ReplyTo, GroupId: m.Group, Ttl: m.TTL, MessageType: m.Type, CreatedAt: m.CreatedAt,
 	}
 }
 
-func toMetadata(m *flwr.Metadata) object.Metadata {
+// ToMetadata reads a message's metadata off the wire, but for its id. m may be nil.
+func ToMetadata(m *flwr.Metadata) object.Metadata {
 	return object.Metadata{
-		RunID: m.RunId, SrcNode: m.SrcNodeId, DstNode: m.DstNodeId,
-		ReplyTo: m.ReplyToMessageId, Group: m.GroupId, TTL: m.Ttl, Type: m.MessageType, CreatedAt: m.CreatedAt,
+		RunID: m.GetRunId(), SrcNode: m.GetSrcNodeId(), DstNode: m.GetDstNodeId(),
+		ReplyTo: m.GetReplyToMessageId(), Group: m.GetGroupId(), TTL: m.GetTtl(), Type: m.GetMessageType(), CreatedAt: m.GetCreatedAt(),
 	}
 }
 
-func fromTree(t flower.Tree) *flwr.ObjectTree {
+// FromTree returns a tree as Flower's wire has it.
+func FromTree(t flower.Tree) *flwr.ObjectTree {
 	out := &flwr.ObjectTree{ObjectId: t.ID.String()}
 	for _, c := range t.Children {
-		out.Children = append(out.Children, fromTree(c))
+		out.Children = append(out.Children, FromTree(c))
 	}
 	return out
 }
 
-// toTree refuses a tree of more nodes or levels than a message has.
-func toTree(t *flwr.ObjectTree) (flower.Tree, error) {
+// ToTree reads a tree off the wire. It refuses one of more nodes or levels than a message has.
+func ToTree(t *flwr.ObjectTree) (flower.Tree, error) {
 	left := flower.MaxObjects
 	var walk func(*flwr.ObjectTree, int) (flower.Tree, error)
 	walk = func(t *flwr.ObjectTree, depth int) (flower.Tree, error) {

@@ -1,4 +1,4 @@
-package opening
+package serverapp
 
 import (
 	"context"
@@ -56,4 +56,23 @@ func (h httpServerApp) PushLogs(ctx context.Context, q *flwr.PushLogsRequest, _ 
 
 func (h httpServerApp) UpdateRunStatus(ctx context.Context, q *flwr.UpdateRunStatusRequest, _ ...grpc.CallOption) (*flwr.UpdateRunStatusResponse, error) {
 	return &flwr.UpdateRunStatusResponse{}, h.c.Call(ctx, "push-task-output", &runtime.PushTaskOutputRequest{SubStatus: q.RunStatus.SubStatus, Details: q.RunStatus.Details}, &runtime.PushTaskOutputResponse{})
+}
+
+func (h httpServerApp) PullMessages(ctx context.Context, q *flwr.PullAppMessagesRequest, _ ...grpc.CallOption) (*flwr.PullAppMessagesResponse, error) {
+	r := &flwr.PullAppMessagesResponse{}
+	return r, h.c.Call(ctx, "pull-messages", &runtime.PullAppMessagesRequest{MessageIds: q.MessageIds}, r)
+}
+
+func (h httpServerApp) PullObject(ctx context.Context, q *flwr.PullObjectRequest, _ ...grpc.CallOption) (*flwr.PullObjectResponse, error) {
+	r := &flwr.PullObjectResponse{}
+	return r, h.c.Call(ctx, "pull-object", q, r)
+}
+
+func (h httpServerApp) ConfirmMessageReceived(ctx context.Context, q *flwr.ConfirmMessageReceivedRequest, _ ...grpc.CallOption) (*flwr.ConfirmMessageReceivedResponse, error) {
+	r := &flwr.ConfirmMessageReceivedResponse{}
+	return r, h.c.Call(ctx, "confirm-message-received", q, r)
+}
+
+func (h httpServerApp) PushAppOutputs(ctx context.Context, _ *flwr.PushAppOutputsRequest, _ ...grpc.CallOption) (*flwr.PushAppOutputsResponse, error) {
+	return &flwr.PushAppOutputsResponse{}, h.c.Call(ctx, "push-task-output", &runtime.PushTaskOutputRequest{SubStatus: "completed"}, &runtime.PushTaskOutputResponse{})
 }

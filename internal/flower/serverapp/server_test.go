@@ -1,4 +1,4 @@
-package opening
+package serverapp
 
 import (
 	"context"
@@ -18,6 +18,7 @@ import (
 
 	flwr "github.com/concordat/concordat/api/flwr/proto"
 	"github.com/concordat/concordat/chunkstore/object"
+	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/flower/fab"
 	"github.com/concordat/concordat/internal/flower/protohttp/protohttptest"
 )
@@ -31,7 +32,7 @@ func inEach(t *testing.T, test func(t *testing.T, runtime bool)) {
 }
 
 // serve returns an opening and a client of it, which is to act as a ServerApp.
-func serve(t *testing.T, runtime bool, maxBytes int64) (*Opening, flwr.ServerAppIoClient) {
+func serve(t *testing.T, runtime bool, maxBytes int64) (*Server, flwr.ServerAppIoClient) {
 	t.Helper()
 	raw, err := os.ReadFile("../fab/testdata/flwr-1.29.0.fab")
 	if err != nil {
@@ -53,7 +54,7 @@ func serve(t *testing.T, runtime bool, maxBytes int64) (*Opening, flwr.ServerApp
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := New(Config{Bundle: b, Overrides: map[string]any{"epochs": int64(2)}, Nodes: 2, MaxBytes: maxBytes, Print: func(s string) { t.Log(s) }})
+	o := New(Config{Bundle: b, Overrides: map[string]any{"epochs": int64(2)}, Nodes: []uint64{2, 3}, MaxBytes: maxBytes, Print: func(s string) { t.Log(s) }})
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	serve := o.Serve
@@ -79,11 +80,22 @@ func serve(t *testing.T, runtime bool, maxBytes int64) (*Opening, flwr.ServerApp
 	return o, flwr.NewServerAppIoClient(conn)
 }
 
-func wait(t *testing.T, o *Opening) (*Start, error) {
+// next returns the next batch.
+func next(t *testing.T, o *Server) (*Batch, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	return o.Wait(ctx)
+	return o.Next(ctx)
+}
+
+// wait returns what a native run begins with.
+func wait(t *testing.T, o *Server) (*Start, error) {
+	t.Helper()
+	b, err := next(t, o)
+	if err != nil {
+		return nil, err
+	}
+	return b.Start()
 }
 
 // message is a content for some node, with its tree and its objects.
@@ -110,7 +122,7 @@ func message(t *testing.T, kind string, node uint64, content object.RecordDict) 
 		return out
 	}
 	root := objects[len(objects)-1]
-	m := &flwr.Message{Metadata: &flwr.Metadata{MessageId: root.ID.String(), MessageType: kind, SrcNodeId: 1, DstNodeId: node}, Content: &flwr.RecordDict{}}
+	m := &flwr.Message{Metadata: &flwr.Metadata{MessageId: root.ID.String(), MessageType: kind, SrcNodeId: 1, DstNodeId: node, Ttl: 60, CreatedAt: 2e9}, Content: &flwr.RecordDict{}}
 	return m, tree(root.ID), objects
 }
 
@@ -129,9 +141,9 @@ func usual(t *testing.T) object.RecordDict {
 		{Name: "config", Record: object.ConfigRecord{{Key: "lr", Value: object.Double(0.5)}, {Key: "on", Value: object.Bool(true)}, {Key: "server-round", Value: object.Sint(1)}}}}
 }
 
-func TestOpening(t *testing.T) { inEach(t, testOpening) }
+func TestStart(t *testing.T) { inEach(t, testStart) }
 
-func testOpening(t *testing.T, runtime bool) {
+func testStart(t *testing.T, runtime bool) {
 	o, app := serve(t, runtime, 1<<20)
 	ctx := t.Context()
 	in, err := app.PullAppInputs(ctx, &flwr.PullAppInputsRequest{Token: o.Token()})
@@ -226,7 +238,7 @@ func testRefused(t *testing.T, runtime bool) {
 					}
 				}
 			}
-			if status.Code(err) != codes.FailedPrecondition {
+			if err != nil && status.Code(err) != codes.FailedPrecondition { // the rest, its reader finds
 				t.Errorf("the app was told %v", err)
 			}
 			if _, err := wait(t, o); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), c.want) {
@@ -242,30 +254,30 @@ func TestMisuse(t *testing.T) { inEach(t, testMisuse) }
 func testMisuse(t *testing.T, runtime bool) {
 	a, tree, objects := message(t, "train", 2, usual(t))
 	push := &flwr.PushAppMessagesRequest{MessagesList: []*flwr.Message{a}, MessageObjectTrees: []*flwr.ObjectTree{tree}}
-	for what, act := range map[string]func(*Opening, flwr.ServerAppIoClient) error{
-		"object before its message": func(_ *Opening, app flwr.ServerAppIoClient) error {
+	for what, act := range map[string]func(*Server, flwr.ServerAppIoClient) error{
+		"object before its message": func(_ *Server, app flwr.ServerAppIoClient) error {
 			_, err := app.PushObject(t.Context(), &flwr.PushObjectRequest{ObjectId: objects[0].ID.String(), ObjectContent: objects[0].Raw})
 			return err
 		},
-		"another content": func(_ *Opening, app flwr.ServerAppIoClient) error {
+		"another content": func(_ *Server, app flwr.ServerAppIoClient) error {
 			if _, err := app.PushMessages(t.Context(), push); err != nil {
 				return err
 			}
 			_, err := app.PushObject(t.Context(), &flwr.PushObjectRequest{ObjectId: objects[0].ID.String(), ObjectContent: objects[1].Raw})
 			return err
 		},
-		"no id": func(_ *Opening, app flwr.ServerAppIoClient) error {
+		"no id": func(_ *Server, app flwr.ServerAppIoClient) error {
 			_, err := app.PushObject(t.Context(), &flwr.PushObjectRequest{ObjectId: "x"})
 			return err
 		},
-		"second batch": func(_ *Opening, app flwr.ServerAppIoClient) error {
+		"second batch": func(_ *Server, app flwr.ServerAppIoClient) error {
 			if _, err := app.PushMessages(t.Context(), push); err != nil {
 				return err
 			}
 			_, err := app.PushMessages(t.Context(), push)
 			return err
 		},
-		"too many logs": func(_ *Opening, app flwr.ServerAppIoClient) error {
+		"too many logs": func(_ *Server, app flwr.ServerAppIoClient) error {
 			_, err := app.PushLogs(t.Context(), &flwr.PushLogsRequest{Logs: make([]string, maxLogs+1)})
 			return err
 		},
@@ -311,5 +323,120 @@ func TestToken(t *testing.T) {
 		if _, err := app.PullAppInputs(t.Context(), &flwr.PullAppInputsRequest{}); status.Code(err) != codes.Unauthenticated {
 			t.Errorf("wrong token over HTTP: %v", err)
 		}
+	}
+}
+
+// TestConversation is a whole run: two batches, replies of which one is a failure, in the
+// order of the nodes, and an end.
+func TestConversation(t *testing.T) { inEach(t, testConversation) }
+
+func testConversation(t *testing.T, runtime bool) {
+	s, app := serve(t, runtime, 1<<20)
+	ctx := t.Context()
+	send := func(kind string) (ids []string) {
+		t.Helper()
+		a, treeA, objects := message(t, kind, 2, usual(t))
+		b, treeB, _ := message(t, kind, 3, usual(t))
+		r, err := app.PushMessages(ctx, &flwr.PushAppMessagesRequest{MessagesList: []*flwr.Message{a, b}, MessageObjectTrees: []*flwr.ObjectTree{treeA, treeB}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range objects[:len(objects)-1] {
+			if _, err := app.PushObject(ctx, &flwr.PushObjectRequest{ObjectId: x.ID.String(), ObjectContent: x.Raw}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return r.MessageIds
+	}
+	for _, kind := range []string{"train.all", "query"} {
+		ids := send(kind)
+		b, err := next(t, s)
+		if err != nil || b.Type != kind || len(b.To) != 2 || len(b.Objects) == 0 {
+			t.Fatalf("batch %+v, %v", b, err)
+		}
+		pulled := make(chan *flwr.PullAppMessagesResponse)
+		go func() {
+			r, err := app.PullMessages(ctx, &flwr.PullAppMessagesRequest{MessageIds: append(ids, strings.Repeat("0", 64))})
+			if err != nil {
+				t.Error(err)
+			}
+			pulled <- r
+		}()
+		answer, err := object.Objects(object.RecordDict{{Name: "m", Record: object.MetricRecord{{Key: "loss", Value: object.Double(0.5)}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		root := answer[len(answer)-1].ID
+		err = s.Answer([]Reply{
+			{Node: 3, Failure: flower.NewFailure(2, "<class 'ValueError'>:<'patient 4711'>")},
+			{Node: 2, Content: root, Get: func(id object.ID) ([]byte, error) {
+				for _, o := range answer {
+					if o.ID == id {
+						return o.Raw, nil
+					}
+				}
+				return nil, errors.New("no such object")
+			}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := <-pulled
+		if len(r.GetMessagesList()) != 2 || len(r.MessageObjectTrees) != 2 {
+			t.Fatalf("replies %v", r)
+		}
+		failed, ok := r.MessagesList[0], r.MessagesList[1]
+		if failed.Metadata.SrcNodeId != 3 || failed.Metadata.ReplyToMessageId != ids[1] || failed.GetError().GetCode() != 2 || strings.Contains(failed.Error.Reason, "4711") {
+			t.Errorf("failure %v", failed)
+		}
+		if ok.Metadata.SrcNodeId != 2 || ok.Metadata.ReplyToMessageId != ids[0] || ok.Metadata.MessageType != kind || ok.Metadata.DstNodeId != 1 || ok.Content == nil {
+			t.Errorf("reply %v", ok)
+		}
+		got := map[object.ID][]byte{}
+		for i, tree := range r.MessageObjectTrees {
+			var walk func(*flwr.ObjectTree)
+			walk = func(x *flwr.ObjectTree) {
+				o, err := app.PullObject(ctx, &flwr.PullObjectRequest{ObjectId: x.ObjectId})
+				if err != nil || !o.ObjectAvailable || object.Sum(o.ObjectContent).String() != x.ObjectId {
+					t.Errorf("object %v, %v", o.GetObjectFound(), err)
+				}
+				got[object.Sum(o.GetObjectContent())] = o.GetObjectContent()
+				for _, c := range x.Children {
+					walk(c)
+				}
+			}
+			walk(tree)
+			id, _ := object.ParseID(r.MessagesList[i].Metadata.MessageId)
+			n, err := object.Inflate(id, func(id object.ID) ([]byte, error) { return got[id], nil }, object.Limits{Objects: 10, Bytes: 1 << 20})
+			if err != nil || n.Kind() != object.KindMessage {
+				t.Errorf("message %d: %v, %v", i, n, err)
+			}
+			if _, err := app.ConfirmMessageReceived(ctx, &flwr.ConfirmMessageReceivedRequest{MessageObjectId: id.String()}); err != nil {
+				t.Error(err)
+			}
+			if o, err := app.PullObject(ctx, &flwr.PullObjectRequest{ObjectId: tree.ObjectId}); err != nil || o.ObjectFound {
+				t.Errorf("an object after its confirmation: %v, %v", o, err)
+			}
+		}
+		if r, err := app.PullMessages(ctx, &flwr.PullAppMessagesRequest{MessageIds: ids}); err != nil || len(r.MessagesList) != 0 {
+			t.Errorf("replies again: %v, %v", r, err)
+		}
+	}
+	if _, err := app.PushAppOutputs(ctx, &flwr.PushAppOutputsRequest{Token: s.Token()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := next(t, s); !errors.Is(err, ErrFinished) {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+// TestRule: what may be told of a refusal holds nothing of the process's.
+func TestRule(t *testing.T) {
+	err := refusef("it ended: %.40s %.500s", "failed", "patient 4711")
+	if Rule(err) == "" || strings.Contains(Rule(err), "4711") || !strings.Contains(err.Error(), "4711") || !errors.Is(err, ErrRefused) {
+		t.Errorf("rule %q of %v", Rule(err), err)
+	}
+	if r := Rule(errors.New("other")); r != "" {
+		t.Errorf("rule %q of another error", r)
 	}
 }

@@ -1,0 +1,197 @@
+package serverapp
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/concordat/concordat/chunkstore/object"
+	"github.com/concordat/concordat/internal/flower"
+)
+
+// Batch is the messages that a process sent at once. Their content is one.
+type Batch struct {
+	Type    string // "train", "evaluate" or "query", with ".action" if it has one
+	Group   string // Flower's group id: strategies put the round there
+	To      []uint64
+	Content object.ID            // of the RecordDict
+	Objects map[object.ID][]byte // all of it; not to be changed
+}
+
+// Base returns the type without its action.
+func (b *Batch) Base() string {
+	base, _, _ := strings.Cut(b.Type, ".")
+	return base
+}
+
+// Get returns an object of the content.
+func (b *Batch) Get(id object.ID) ([]byte, error) {
+	raw, ok := b.Objects[id]
+	if !ok {
+		return nil, errors.New("object is missing")
+	}
+	return raw, nil
+}
+
+// announced is one message, as a process announces it.
+type announced struct {
+	id       object.ID
+	metadata object.Metadata
+	tree     flower.Tree // of the message: its one child is the content
+	failed   bool        // it holds an error
+}
+
+// batch is one on its way. The server's mutex guards it.
+type batch struct {
+	Batch
+	messages []announced
+	maxBytes int64
+	want     map[object.ID]bool // announced and not here
+	bytes    int64
+
+	answered chan struct{} // closed when replies is set
+	replies  []*reply
+}
+
+// Limits of words that go on to nodes.
+const maxWord = 256
+
+// newBatch checks what is announced, and returns the objects to push.
+func newBatch(list []announced, maxBytes int64) (*batch, []string, error) {
+	if len(list) == 0 {
+		return nil, nil, refusef("0 messages")
+	}
+	first := list[0]
+	b := &batch{Batch: Batch{Type: first.metadata.Type, Group: first.metadata.Group, Objects: map[object.ID][]byte{}},
+		messages: list, maxBytes: maxBytes, want: map[object.ID]bool{}, answered: make(chan struct{})}
+	if len(b.Type) > maxWord || len(b.Group) > maxWord {
+		return nil, nil, refusef("a message type or group of more than %d bytes", maxWord)
+	}
+	for i, m := range list {
+		if m.failed || len(m.tree.Children) != 1 {
+			return nil, nil, refusef("message %d has no content", i)
+		}
+		if m.tree.Children[0].ID != first.tree.Children[0].ID || m.metadata.Type != b.Type || m.metadata.Group != b.Group {
+			return nil, nil, refusef("it sends nodes different messages; all are to get the same")
+		}
+		if slices.Contains(b.To, m.metadata.DstNode) {
+			return nil, nil, refusef("it sends a node two messages at once")
+		}
+		if m.metadata.TTL <= 0 {
+			return nil, nil, refusef("message %d is not to be answered", i)
+		}
+		b.To = append(b.To, m.metadata.DstNode)
+	}
+	b.Content = first.tree.Children[0].ID
+	var order []string
+	first.tree.Children[0].Each(func(id object.ID) {
+		if !b.want[id] {
+			b.want[id] = true
+			order = append(order, id.String())
+		}
+	})
+	return b, order, nil
+}
+
+// take takes one object, and says whether it was the last.
+func (b *batch) take(id object.ID, raw []byte) (whole bool, err error) {
+	if !b.want[id] {
+		if _, have := b.Objects[id]; have {
+			return false, nil // again: the answer may have been lost
+		}
+		return false, refusef("it pushes an object that it did not announce")
+	}
+	if object.Sum(raw) != id {
+		return false, refusef("an object is not what its id says")
+	}
+	if b.bytes += int64(len(raw)); b.bytes > b.maxBytes {
+		return false, refusef("a message has more than %d bytes, which do not fit", b.maxBytes)
+	}
+	delete(b.want, id)
+	b.Objects[id] = raw
+	if len(b.want) > 0 {
+		return false, nil
+	}
+	n, err := object.Inflate(b.Content, b.Get, object.Limits{Objects: flower.MaxObjects, Bytes: b.maxBytes, Outline: true})
+	if err != nil {
+		return false, refusef("%w", err)
+	}
+	if _, ok := n.(object.RecordDict); !ok {
+		return false, refusef("its message holds a %v", n.Kind())
+	}
+	return true, nil
+}
+
+// Reply is what one node answered. Content and Get are as in [flower.Instruction], and
+// Get may be called until the next batch; or Failure is set, and they are not.
+type Reply struct {
+	Node    uint64
+	Content object.ID
+	Get     func(object.ID) ([]byte, error)
+	Failure *flower.Failure
+}
+
+// reply is one as the process gets it.
+type reply struct {
+	to        string // id of the message that it answers
+	metadata  object.Metadata
+	tree      flower.Tree
+	envelope  []byte
+	failure   *flower.Failure
+	get       func(object.ID) ([]byte, error)
+	has       map[object.ID]bool
+	delivered bool // the process has all of it
+}
+
+// reply wraps the replies into Flower's messages.
+func (b *batch) reply(run uint64, replies []Reply, now time.Time) ([]*reply, error) {
+	made := []*reply{}
+	for _, r := range replies {
+		i := slices.Index(b.To, r.Node)
+		if i < 0 {
+			return nil, fmt.Errorf("reply of node %d, which was not asked", r.Node)
+		}
+		asked := b.messages[i]
+		at := float64(now.UnixMicro()) / 1e6
+		m := object.Metadata{RunID: run, SrcNode: r.Node, DstNode: flower.Server, ReplyTo: asked.id.String(), Group: b.Group,
+			TTL: max(asked.metadata.CreatedAt+asked.metadata.TTL-at, 1), Type: b.Type, CreatedAt: at}
+		out := &reply{to: m.ReplyTo, metadata: m, failure: r.Failure, get: r.Get, has: map[object.ID]bool{}}
+		var err error
+		if out.tree, out.envelope, err = flower.Envelop(m, r.Content, r.Get, r.Failure); err != nil {
+			return nil, err
+		}
+		out.tree.Each(func(id object.ID) { out.has[id] = true })
+		made = append(made, out)
+	}
+	return made, nil
+}
+
+// wanted returns the replies to some of the messages that the process does not have.
+func (b *batch) wanted(ids []string) (out []*reply) {
+	for _, r := range b.replies {
+		if !r.delivered && slices.Contains(ids, r.to) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// holder returns a reply that holds an object, or nil.
+func (b *batch) holder(id object.ID) *reply {
+	for _, r := range b.replies {
+		if !r.delivered && r.has[id] {
+			return r
+		}
+	}
+	return nil
+}
+
+func (b *batch) confirm(id object.ID) {
+	for _, r := range b.replies {
+		if r.tree.ID == id {
+			r.delivered, r.get, r.envelope = true, nil, nil
+		}
+	}
+}
