@@ -16,6 +16,7 @@ import (
 	"github.com/concordat/concordat/attestation/sim"
 	"github.com/concordat/concordat/ci/hostile"
 	"github.com/concordat/concordat/enclave"
+	"github.com/concordat/concordat/enclave/apps"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/daemon/dial"
 	"github.com/concordat/concordat/internal/daemon/keyfile"
@@ -47,6 +48,7 @@ type settings struct {
 	process  bool
 	link     func(*link.Config)
 	machine  func(enclave.Machine) enclave.Machine
+	apps     *apps.Apps
 }
 
 // Members sets how many members there are, each with one node; 3 by default.
@@ -89,6 +91,9 @@ func WrapMachine(f func(enclave.Machine) enclave.Machine) Option {
 
 // Observe is told what happens in the first enclave.
 func Observe(f func(enclave.Event)) Option { return func(s *settings) { s.observe = f } }
+
+// ServerApps gives the enclaves something to run ServerApps in.
+func ServerApps(a *apps.Apps) Option { return func(s *settings) { s.apps = a } }
 
 // Verbose logs every daemon to the test's output.
 func Verbose() Option { return func(s *settings) { s.verbose = true } }
@@ -328,7 +333,7 @@ func (f *Federation) StartEnclave(m *sim.Machine, observe func(enclave.Event), w
 	}
 	e, err := enclave.New(enclave.Config{
 		Conn: conn, Policy: f.Chain.Encode(), Machine: machine, Image: cose.Sum([]byte("ci image")), Config: cose.Sum(nil),
-		Log: f.log.With("daemon", "enclave"), Now: time.Now, WindowDelay: 20 * time.Millisecond, Observe: observe,
+		Log: f.log.With("daemon", "enclave"), Now: time.Now, WindowDelay: 20 * time.Millisecond, Observe: observe, Apps: f.settings.apps,
 	})
 	if err != nil {
 		f.t.Fatal(err)

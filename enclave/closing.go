@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/concordat/concordat/chunkstore"
+	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/merkle"
 	"github.com/concordat/concordat/internal/relay"
@@ -26,6 +27,7 @@ type closing struct {
 	round     uint64
 	attempt   uint64
 	produce   produce
+	totals    object.MetricRecord // of the inputs, where a ServerApp aggregates
 	next      *model
 	outputs   chunkstore.Sealed
 	statement *receipt.Statement
@@ -62,6 +64,10 @@ func (r *run) close() {
 func (r *run) aggregate(c *closing) {
 	if len(c.inputs) == 0 {
 		r.fail("late", "nobody is left in the step")
+		return
+	}
+	if r.custom != nil {
+		r.answer(c)
 		return
 	}
 	r.closing = c
@@ -310,6 +316,9 @@ func (r *run) released(c *closing, task *session.Task) {
 	r.closing = nil
 	r.open = &openStep{statement: c.statement, body: body, outputs: c.outputs, contributions: map[Digest]*contribution{}, excluded: map[Digest]receipt.Code{}}
 	r.model = c.next
+	if r.custom != nil {
+		r.custom.released(body.Opens, c.next)
+	}
 	task.Step = c.statement.Raw()
 	task.Manifest = session.ManifestRef{OID: Digest(c.outputs.Manifest.OID), ID: Digest(c.outputs.Manifest.ID), Size: c.outputs.Manifest.Size}
 	r.task = task

@@ -11,6 +11,7 @@ import (
 
 	"github.com/concordat/concordat/attestation"
 	"github.com/concordat/concordat/chunkstore/transfer"
+	"github.com/concordat/concordat/enclave/apps"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/loop"
 	"github.com/concordat/concordat/internal/relay"
@@ -23,6 +24,9 @@ import (
 // Digest is a SHA-256 value.
 type Digest = cose.Digest
 
+// Apps is what an enclave runs ServerApps in: see package apps.
+type Apps = apps.Apps
+
 // Machine is the hardware that the enclave runs on.
 type Machine interface {
 	attestation.Collector
@@ -34,7 +38,7 @@ type Machine interface {
 	Endorsements() (*attestation.Endorsements, error)
 }
 
-// Config is all that an enclave is given. Every field but Observe and WindowDelay
+// Config is all that an enclave is given. Every field but Apps, Observe and WindowDelay
 // is required.
 type Config struct {
 	Conn    grpc.ClientConnInterface // to the link, which is not trusted
@@ -43,6 +47,10 @@ type Config struct {
 	Image   Digest // of the measured image, as the policy's members know it
 	Config  Digest // of the host-chosen configuration (protocol F19)
 	Log     *slog.Logger
+
+	// Apps runs the ServerApps that policies list with exposure individual; nil: this
+	// enclave's image has none, and such runs are refused.
+	Apps *Apps
 
 	// Now is the host's clock: it drives time-outs only (protocol F27).
 	Now func() time.Time
@@ -99,6 +107,9 @@ type Enclave struct {
 	early    [][]byte // hellos from before the log was read
 	epoch    uint64
 	evidence Digest // first evidence statement of this instance that counts: runs and steps name it
+	served   bool   // this instance has had keys of some run
+	spent    bool   // it has run a ServerApp
+	wanted   bool   // a run waits for an instance of its own
 
 	collecting sync.Mutex    // held by the job that collects evidence
 	reading    chan struct{} // a place in it is held by each job that reads arrays for the first time

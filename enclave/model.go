@@ -32,8 +32,8 @@ const (
 	maxOutline = 16 << 20 // bytes of all objects that are not array chunks
 )
 
-// initialModel reads the initial arrays of a run request.
-func initialModel(objects [][]byte) (*model, error) {
+// inflateAll reads the objects of a run request, the root last.
+func inflateAll(objects [][]byte) (object.Node, error) {
 	if len(objects) == 0 || len(objects) > maxObjects {
 		return nil, fmt.Errorf("%d objects, limit %d", len(objects), maxObjects)
 	}
@@ -48,12 +48,13 @@ func initialModel(objects [][]byte) (*model, error) {
 		}
 		return raw, nil
 	}
-	root := object.Sum(objects[len(objects)-1])
-	n, err := object.Inflate(root, get, object.Limits{Objects: maxObjects, Bytes: session.MaxMessage})
-	if err != nil {
-		return nil, err
-	}
+	return object.Inflate(object.Sum(objects[len(objects)-1]), get, object.Limits{Objects: maxObjects, Bytes: session.MaxMessage})
+}
+
+// initialModel reads the initial arrays of a run request.
+func initialModel(n object.Node) (*model, error) {
 	m := new(model)
+	var err error
 	if m.arrays, err = onlyArrays(n); err != nil {
 		return nil, err
 	}
@@ -80,20 +81,23 @@ func onlyArrays(n any) (object.ArrayRecord, error) {
 	return arrays, nil
 }
 
-// storedModel reads initial arrays that the node stored at the link, all of them once: a
-// run does not begin with arrays that cannot be aggregated, or that the link does not have.
-func (e *Enclave) storedModel(ctx context.Context, owner Digest, s *session.StoredArrays) (*model, error) {
+// storedOutline opens what the node stored at the link for a request.
+func (e *Enclave) storedOutline(ctx context.Context, owner Digest, s *session.StoredArrays) (*chunkstore.Parcel, object.Node, error) {
 	remote := transfer.NewReader(e.chunks, chunkstore.Scope{Federation: e.fed, Run: s.Place, Owner: owner})
 	parcel, err := chunkstore.OpenParcel(ctx, chunkstore.NewUplink(s.Secret, s.Place, 0),
 		chunkstore.Ref{OID: object.ID(s.Manifest.OID), ID: chunkstore.ID(s.Manifest.ID), Size: s.Manifest.Size}, s.Root, s.Count, remote)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	n, err := object.Inflate(parcel.Root(), parcel.Inline, object.Limits{Objects: maxObjects, Bytes: maxOutline, Outline: true})
-	if err != nil {
-		return nil, err
-	}
+	return parcel, n, err
+}
+
+// storedModel reads initial arrays that the node stored at the link, all of them once: a
+// run does not begin with arrays that cannot be aggregated, or that the link does not have.
+func (e *Enclave) storedModel(ctx context.Context, parcel *chunkstore.Parcel, n object.Node) (*model, error) {
 	m := &model{source: parcel}
+	var err error
 	if m.arrays, err = onlyArrays(n); err != nil {
 		return nil, err
 	}

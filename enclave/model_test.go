@@ -42,7 +42,14 @@ func arrays(t *testing.T, names ...string) object.ArrayRecord {
 // member may send.
 func TestInitialModel(t *testing.T) {
 	good := objectsOf(t, object.RecordDict{{Name: "arrays", Record: arrays(t, "w", "b")}})
-	m, err := initialModel(good)
+	read := func(objects [][]byte) (*model, error) {
+		n, err := inflateAll(objects)
+		if err != nil {
+			return nil, err
+		}
+		return initialModel(n)
+	}
+	m, err := read(good)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +72,7 @@ func TestInitialModel(t *testing.T) {
 		"bytes that are none": objectsOf(t, object.RecordDict{{Name: "arrays", Record: notNPY}}),
 		"too many objects":    make([][]byte, maxObjects+1),
 	} {
-		if _, err := initialModel(objects); err == nil {
+		if _, err := read(objects); err == nil {
 			t.Errorf("%s: taken", name)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier"
 	"github.com/concordat/concordat/verifier/receipt"
 )
@@ -33,6 +34,9 @@ func (e *Enclave) resume(n *node, m *session.Resume) error {
 			return fmt.Errorf("run %s not resumed: %w", digest.Short(), err)
 		}
 		defer e.resumeOthers(n, digest)
+		if r.ended {
+			return r.tellEnd(n, m)
+		}
 	}
 	p := r.participants[n.id]
 	if p == nil {
@@ -134,6 +138,8 @@ func (e *Enclave) revive(n *node, digest Digest, m *session.Resume) (*run, error
 	switch {
 	case logged == nil:
 		return nil, errors.New("the log does not have it")
+	case e.spent:
+		return nil, errors.New("this instance has a ServerApp, and serves no second run; the next one resumes it")
 	case logged.statement.Policy != e.policy.Digest():
 		return nil, fmt.Errorf("it began under policy %s, in force is %s", logged.statement.Policy.Short(), e.policy.Digest().Short())
 	}
@@ -156,8 +162,11 @@ func (e *Enclave) revive(n *node, digest Digest, m *session.Resume) (*run, error
 	for _, c := range cohort {
 		r.participants[c.Node] = &participant{member: c.Member}
 	}
-	if r.strategy, err = strategyOf(body.Strategy, m.Offer.Config); err != nil {
-		return nil, err
+	isCustom := body.Strategy == policy.StrategyCustom
+	if !isCustom {
+		if r.strategy, err = strategyOf(body.Strategy, m.Offer.Config); err != nil {
+			return nil, err
+		}
 	}
 	if r.chain, err = receipt.NewStepChain(logged.statement, cohort, verifier.StepRules(e.policy), logged.by); err != nil {
 		return nil, err
@@ -169,6 +178,13 @@ func (e *Enclave) revive(n *node, digest Digest, m *session.Resume) (*run, error
 	if err := r.chain.Succeed(e.self(), verifier.StepRules(e.policy)); err != nil {
 		return nil, err
 	}
+	if isCustom {
+		// What the ServerApp had in memory is gone, and what it saw, no other may see.
+		e.runs[digest] = r
+		r.fail(codeLost, "the enclave before was lost, and the ServerApp with it")
+		return r, nil
+	}
+	e.served = true
 	if len(released) == 0 {
 		// Nothing was released: the run has no model that could be resumed.
 		e.runs[digest] = r

@@ -12,6 +12,7 @@ import (
 	"github.com/concordat/concordat/chunkstore"
 	"github.com/concordat/concordat/enclave/aggregate"
 	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/internal/flower/fab"
 	"github.com/concordat/concordat/internal/session"
 	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier"
@@ -26,8 +27,9 @@ type run struct {
 	body         *receipt.Run
 	request      []byte
 	config       []byte
-	strategy     *aggregate.Strategy
-	credentials  Digest // blob
+	strategy     *aggregate.Strategy // nil where custom is not
+	custom       *custom             // nil where a native strategy aggregates
+	credentials  Digest              // blob
 	cohort       receipt.Cohort
 	participants map[Digest]*participant
 	downlink     [32]byte
@@ -56,23 +58,32 @@ type pendingRequest struct {
 	statement *receipt.Statement
 	body      *receipt.RunRequest
 	config    []byte
-	strategy  *aggregate.Strategy
+	strategy  *aggregate.Strategy // nil where the app's own code aggregates
 	app       *policy.App
-	initial   *model // nil while stored arrays are being read
+	initial   *model      // nil while stored arrays are being read
+	bundle    *fab.Bundle // instead, where the app's own code aggregates
 	members   []string
 }
+
+func (p *pendingRequest) custom() bool { return p.strategy == nil }
 
 // maxWaiting bounds the requests that wait.
 const maxWaiting = 16
 
 // runRequest takes a node's request with its initial arrays in it.
-func (e *Enclave) runRequest(n *node, m *session.RunRequest) error {
-	p, err := e.request(n, m.Statement, m.Config)
+func (e *Enclave) runRequest(from *node, m *session.RunRequest) error {
+	p, err := e.request(from, m.Statement, m.Config)
 	if err != nil {
 		return err
 	}
-	if p.initial, err = initialModel(m.Initial); err != nil {
-		return &refusal{"invalid", fmt.Errorf("initial arrays: %w", err)}
+	n, err := inflateAll(m.Initial)
+	if err == nil && p.custom() {
+		p.bundle, err = bundleOf(n, p.body.App)
+	} else if err == nil {
+		p.initial, err = initialModel(n)
+	}
+	if err != nil {
+		return &refusal{"invalid", fmt.Errorf("what the run begins with: %w", err)}
 	}
 	e.await(p)
 	return nil
@@ -87,15 +98,22 @@ func (e *Enclave) storedRunRequest(n *node, m *session.StoredRunRequest) error {
 	e.await(p)
 	owner := n.id
 	e.loop.Job(func(ctx context.Context) func() {
-		initial, err := e.storedModel(ctx, owner, &m.Initial)
+		var initial *model
+		var bundle *fab.Bundle
+		parcel, n, err := e.storedOutline(ctx, owner, &m.Initial)
+		if err == nil && p.custom() {
+			bundle, err = bundleOf(n, p.body.App)
+		} else if err == nil {
+			initial, err = e.storedModel(ctx, parcel, n)
+		}
 		return func() {
 			if err == nil {
-				p.initial = initial
+				p.initial, p.bundle = initial, bundle
 				e.startWaiting()
 				return
 			}
 			e.waiting = slices.DeleteFunc(e.waiting, func(x *pendingRequest) bool { return x == p })
-			err = &refusal{"invalid", fmt.Errorf("initial arrays: %w", err)}
+			err = &refusal{"invalid", fmt.Errorf("what the run begins with: %w", err)}
 			if n := e.nodes[owner]; n != nil {
 				err = e.refuse(n, p.statement.Digest(), err)
 			}
@@ -135,7 +153,19 @@ func (e *Enclave) request(n *node, statement, config []byte) (*pendingRequest, e
 	case len(e.waiting) >= maxWaiting:
 		return nil, refused("policy", "%d requests wait already", len(e.waiting))
 	}
-	strategy, err := strategyOf(body.Strategy, config)
+	isCustom := body.Strategy == policy.StrategyCustom
+	if err := e.alone(isCustom); err != nil {
+		return nil, err
+	}
+	var strategy *aggregate.Strategy
+	if isCustom {
+		if e.cfg.Apps == nil {
+			return nil, refused("policy", "the enclave's image has nothing to run ServerApps in")
+		}
+		_, err = overridesOf(config)
+	} else {
+		strategy, err = strategyOf(body.Strategy, config)
+	}
 	if err != nil {
 		return nil, &refusal{"policy", err}
 	}
@@ -156,7 +186,7 @@ func (e *Enclave) request(n *node, statement, config []byte) (*pendingRequest, e
 }
 
 // strategyOf returns the native strategy of a run, with the arguments that its config
-// holds. An app's own code (policy.StrategyCustom) does not run in this enclave.
+// holds.
 func strategyOf(name string, config []byte) (*aggregate.Strategy, error) {
 	var values map[string]any
 	if err := cose.Unmarshal(config, &values); err != nil {
@@ -218,7 +248,7 @@ func (e *Enclave) startWaiting() {
 	}
 	e.waiting = slices.DeleteFunc(e.waiting, func(p *pendingRequest) bool {
 		cohort, _, err := e.cohort(p.members)
-		if err != nil || cohort.Members() < uint64(len(p.members)) || p.initial == nil {
+		if err != nil || cohort.Members() < uint64(len(p.members)) || p.initial == nil && p.bundle == nil {
 			return false
 		}
 		if err := e.start(p, cohort); err != nil {
@@ -237,6 +267,9 @@ func (e *Enclave) self() receipt.Enclave {
 
 // start signs the run statement, step 0, and offers it to the cohort.
 func (e *Enclave) start(p *pendingRequest, cohort receipt.Cohort) error {
+	if err := e.alone(p.custom()); err != nil {
+		return err
+	}
 	requester, _ := p.statement.Node()
 	r := &run{e: e, request: p.statement.Raw(), config: p.config, strategy: p.strategy, cohort: cohort, participants: map[Digest]*participant{}, model: p.initial}
 	var id [8]byte
@@ -251,21 +284,31 @@ func (e *Enclave) start(p *pendingRequest, cohort receipt.Cohort) error {
 	}
 	r.body = &receipt.Run{
 		Request: p.statement.Digest(), Requester: requester, App: p.body.App, Config: p.body.Config,
-		Strategy: p.body.Strategy, Class: string(p.strategy.Class()), Exposure: string(p.app.Exposure), Rounds: p.body.Rounds,
+		Strategy: p.body.Strategy, Class: string(policy.ClassCustom), Exposure: string(p.app.Exposure), Rounds: p.body.Rounds,
 		Cohort: cohort.Digest(), Nodes: uint64(len(cohort)), Members: cohort.Members(),
 		DownlinkCommit: chunkstore.DownlinkCommit(r.downlink), Dropouts: e.policy.Release.Dropouts,
-		Numeric: p.strategy.Profile(), Evidence: e.evidence, RunID: binary.BigEndian.Uint64(id[:]),
+		Numeric: customProfile, Evidence: e.evidence, RunID: binary.BigEndian.Uint64(id[:]),
 	}
 	var err error
+	if p.custom() {
+		r.custom = &custom{bundle: p.bundle, over: make(chan struct{})}
+		if err := r.startApp(); err != nil {
+			return err
+		}
+	} else {
+		r.body.Class, r.body.Numeric = string(p.strategy.Class()), p.strategy.Profile()
+	}
 	r.statement, err = e.sign(receipt.KindRun, Digest{}, r.body, func(s *receipt.Statement) (err error) {
 		r.chain, err = receipt.NewStepChain(s, cohort, verifier.StepRules(e.policy), e.self())
 		return err
 	})
 	if err != nil {
+		r.stopApp()
 		return err
 	}
 	r.digest = r.statement.Digest()
 	e.runs[r.digest] = r
+	e.served, e.spent = true, p.custom()
 	e.log.InfoContext(e.ctx, "run started", "run", r.digest.Short(), "nodes", len(cohort), "members", r.body.Members)
 	e.observe("run", 0)
 	credentials := r.credentialList()
@@ -386,6 +429,10 @@ func (e *Enclave) stopRun(n *node, m *session.StopRun) error {
 // begin opens step 1: it has no inputs, its outputs are the initial model.
 func (r *run) begin() {
 	r.started = true
+	if r.custom != nil {
+		r.ask(&closing{attempt: 1})
+		return
+	}
 	r.propose(&closing{attempt: 1, opens: receipt.OpensTrain, round: 1, produce: r.initial(r.model)})
 }
 
@@ -415,6 +462,7 @@ func (r *run) end(outcome, code string) {
 		return
 	}
 	r.ended = true
+	r.stopApp()
 	r.cancelDeadline()
 	r.closing, r.model, r.held = nil, nil, nil
 	seq, last := r.chain.Final()
@@ -432,5 +480,6 @@ func (r *run) end(outcome, code string) {
 		}
 		r.e.log.InfoContext(r.e.ctx, "run ended", "run", r.digest.Short(), "outcome", outcome)
 		r.e.observe("ended", seq)
+		r.e.retire()
 	})
 }

@@ -94,6 +94,9 @@ func (r *run) appFailed(n *node, m *session.Failed) error {
 		return nil
 	}
 	r.e.log.WarnContext(r.e.ctx, "app failed at node", "run", r.digest.Short(), "node", n.id.Short(), "member", n.member, "error_code", m.Code)
+	if r.custom != nil {
+		r.custom.noteFailure(n.id, m)
+	}
 	r.exclude(n.id, receipt.Invalid)
 	return nil
 }

@@ -45,11 +45,17 @@ func (r *run) read(ctx context.Context, c *contribution, ref session.ManifestRef
 	if !ok {
 		return nil, errors.New("contribution is no RecordDict")
 	}
+	u := &update{parcel: parcel, proof: receipt.Proof{Size: body.Count}}
+	for _, h := range parcel.ManifestProof() {
+		u.proof.Path = append(u.proof.Path, h)
+	}
+	if r.custom != nil {
+		return r.readCustom(ctx, u, dict)
+	}
 	train := opens == receipt.OpensTrain
 	if err := flower.CheckReply(dict, train, p); err != nil {
 		return nil, err
 	}
-	u := &update{parcel: parcel}
 	if u.arrays, u.metrics, err = flower.Split(dict, train); err != nil {
 		return nil, err
 	}
@@ -59,10 +65,6 @@ func (r *run) read(ctx context.Context, c *contribution, ref session.ManifestRef
 	}
 	if u.weight, err = weigh(u.metrics, aggregate.ExamplesKey); err != nil {
 		return nil, err
-	}
-	u.proof = receipt.Proof{Size: body.Count}
-	for _, h := range parcel.ManifestProof() {
-		u.proof.Path = append(u.proof.Path, h)
 	}
 	if !train {
 		return u, nil

@@ -94,7 +94,7 @@ func (a *apps) do(ctx context.Context, r *run, in flower.Instruction) (*flower.R
 		return nil, err
 	}
 	defer p.close()
-	if p.program.bundle {
+	if p.program.bundle && !r.custom() {
 		if in, err = flowerInstruction(in, p.program.settings); err != nil {
 			return nil, err
 		}

@@ -86,7 +86,7 @@ func openBundles(cfg *Flower, dir string) (*bundles, error) {
 
 // nodeConfig gives a configuration's values the types that Flower knows.
 func nodeConfig(in map[string]any) (map[string]any, error) {
-	out := runConfig(in)
+	out := flower.RunConfig(in)
 	for k, v := range out {
 		switch v := v.(type) {
 		case bool, int64, float64, string:

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/internal/flower"
 	flowercontrol "github.com/concordat/concordat/internal/flower/control"
 	"github.com/concordat/concordat/internal/flower/fab"
@@ -36,15 +37,24 @@ type flowerRunner struct {
 func (f *flowerRunner) Federation() flowercontrol.Federation {
 	n := f.n
 	out := flowercontrol.Federation{Name: "@concordat/" + n.fed.Short(),
-		Node: flowercontrol.Node{ID: nodeNumber(n.id), Member: string(n.cfg.Member), Since: f.since, Online: n.joined.Load()}}
+		Node: flowercontrol.Node{ID: flower.NodeNumber(n.id), Member: string(n.cfg.Member), Since: f.since, Online: n.joined.Load()}}
 	for _, m := range n.policy.Members {
 		out.Members = append(out.Members, string(m.ID))
 	}
 	return out
 }
 
+// Strategy is custom where the policy lets the app aggregate by itself, and in no other
+// way: what Flower's users expect of an app that says nothing.
+func (f *flowerRunner) Strategy(b *fab.Bundle) string {
+	if app := f.n.policy.App(b.Digest); app != nil && slices.Equal(app.Strategies, []string{policy.StrategyCustom}) {
+		return policy.StrategyCustom
+	}
+	return ""
+}
+
 // Check refuses what the enclave and the nodes would refuse, in words for the user.
-func (f *flowerRunner) Check(b *fab.Bundle, t fab.Terms) error {
+func (f *flowerRunner) Check(b *fab.Bundle, t fab.Terms, config map[string]any) error {
 	n := f.n
 	if n.apps.bundles.cfg == nil {
 		return ErrNoFlower
@@ -60,7 +70,16 @@ func (f *flowerRunner) Check(b *fab.Bundle, t fab.Terms) error {
 		return err
 	}
 	terms := policy.RunTerms{App: b.Digest, Config: b.Digest, Exposure: app.Exposure, Strategy: t.Strategy, Rounds: t.Rounds}
-	if len(app.Configs) > 0 {
+	switch {
+	case t.Strategy == policy.StrategyCustom:
+		terms.Config = policy.ConfigDigest(policy.AppConfig(config))
+		if terms.Rounds == 0 {
+			terms.Rounds = app.MaxRounds
+		}
+		if !slices.Contains(app.Configs, terms.Config) {
+			return fmt.Errorf("the policy of federation %s does not list this run config of %s, digest %s: its members add it to the app's configs and sign (\"concordat app show\" prints it)", n.fed.Short(), b.ID(), terms.Config)
+		}
+	case len(app.Configs) > 0:
 		terms.Config = app.Configs[0] // the digest is not known before the ServerApp has said its part
 	}
 	for _, m := range n.policy.Members {
@@ -73,28 +92,24 @@ func (f *flowerRunner) Check(b *fab.Bundle, t fab.Terms) error {
 // the run to its end.
 func (f *flowerRunner) Run(ctx context.Context, j *flowercontrol.Job) error {
 	n := f.n
-	j.Print(fmt.Sprintf("[concordat] %s %s, hash %s: native strategy %s, %d rounds", j.Bundle.ID(), j.Bundle.Version, j.Bundle.Hash()[:8], j.Terms.Strategy, j.Terms.Rounds))
-	start, err := f.open(ctx, j)
+	rounds := j.Terms.Rounds
+	if app := n.policy.App(j.Bundle.Digest); rounds == 0 && app != nil {
+		rounds = app.MaxRounds
+	}
+	q, err := f.request(ctx, j, rounds)
 	if err != nil {
 		return err
-	}
-	config := maps.Clone(j.Config)
-	for k, v := range start.Config {
-		config[policy.TrainPrefix+k] = v
-	}
-	for k, v := range j.Terms.Arguments {
-		config[policy.ConfigPrefix+k] = v
 	}
 	sent := n.eventCount()
 	wake, forget := n.watch()
 	defer forget()
-	request, err := n.StartRun(ctx, RunRequest{App: j.Bundle.Digest, Strategy: j.Terms.Strategy, Rounds: j.Terms.Rounds, Config: config, Initial: start.Arrays})
+	request, err := n.StartRun(ctx, q)
 	if err != nil {
 		return err
 	}
 	j.Print(fmt.Sprintf("[concordat] run request %s signed; waiting for every member's node", request.Short()))
 	stop := j.Stop
-	t := teller{print: j.Print, running: j.Running, stop: j.Stop, rounds: j.Terms.Rounds, request: request}
+	t := teller{print: j.Print, running: j.Running, stop: j.Stop, rounds: rounds, request: request}
 	for {
 		for _, e := range n.eventsFrom(sent) {
 			sent++
@@ -114,6 +129,34 @@ func (f *flowerRunner) Run(ctx context.Context, j *flowercontrol.Job) error {
 			return errors.New("this node stopped; the run may go on without it: \"concordat run list\" knows after its restart")
 		}
 	}
+}
+
+// request makes what this node is to sign. A native strategy needs the ServerApp's first
+// message; where the ServerApp aggregates, the enclave gets the bundle.
+func (f *flowerRunner) request(ctx context.Context, j *flowercontrol.Job, rounds uint64) (RunRequest, error) {
+	q := RunRequest{App: j.Bundle.Digest, Strategy: j.Terms.Strategy, Rounds: rounds}
+	if j.Terms.Strategy == policy.StrategyCustom {
+		j.Print(fmt.Sprintf("[concordat] %s %s, hash %s: its own ServerApp aggregates, in an enclave of its own; at most %d rounds", j.Bundle.ID(), j.Bundle.Version, j.Bundle.Hash()[:8], rounds))
+		q.Config = policy.AppConfig(j.Config)
+		objects, err := object.Objects(flower.PackBundle(j.Bundle.Content))
+		for _, o := range objects {
+			q.Initial = append(q.Initial, o.Raw)
+		}
+		return q, err
+	}
+	j.Print(fmt.Sprintf("[concordat] %s %s, hash %s: native strategy %s, %d rounds", j.Bundle.ID(), j.Bundle.Version, j.Bundle.Hash()[:8], j.Terms.Strategy, rounds))
+	start, err := f.open(ctx, j)
+	if err != nil {
+		return q, err
+	}
+	q.Config, q.Initial = maps.Clone(j.Config), start.Arrays
+	for k, v := range start.Config {
+		q.Config[policy.TrainPrefix+k] = v
+	}
+	for k, v := range j.Terms.Arguments {
+		q.Config[policy.ConfigPrefix+k] = v
+	}
+	return q, nil
 }
 
 // teller makes lines of a run's events.
@@ -150,6 +193,8 @@ func (t *teller) take(e Event) (over bool, err error) {
 		t.print("[concordat] this node does not agree to a step: " + e.Reason)
 	case "declined":
 		return true, errors.New("this node takes no part: " + e.Reason)
+	case "deferred":
+		t.print("[concordat] " + e.Reason)
 	case "refused":
 		if !t.run.IsZero() {
 			t.why = e.Reason
@@ -224,7 +269,7 @@ func (f *flowerRunner) open(ctx context.Context, j *flowercontrol.Job) (*servera
 	for i := range n.policy.Members {
 		nodes = append(nodes, uint64(i)+flower.Server+1)
 	}
-	app := serverapp.New(serverapp.Config{Bundle: j.Bundle, Overrides: ownless(j.Overrides), Nodes: nodes, MaxBytes: maxInitial, Print: printed.add, Now: n.cfg.Now})
+	app := serverapp.New(serverapp.Config{Bundle: j.Bundle, Overrides: policy.AppConfig(j.Overrides), Nodes: nodes, MaxBytes: maxInitial, Print: printed.add, Now: n.cfg.Now})
 	env := n.apps.bundles.env
 	p, err := process.Start(ctx, process.Config{Program: env.Program(process.ServerApp), Dir: n.apps.dir, Token: app.Token(), Isolation: n.apps.isolation,
 		Output: &lines{log: n.log.With("app", j.Bundle.ID(), "part", "serverapp")}})
@@ -244,7 +289,7 @@ func (f *flowerRunner) open(ctx context.Context, j *flowercontrol.Job) (*servera
 	go func() {
 		select {
 		case <-p.Done():
-			app.Fail(fmt.Errorf("%w: its process ended: %s", serverapp.ErrRefused, p.Wait()))
+			app.Fail(serverapp.Gone(p.Wait().String()))
 		case <-j.Stop:
 			app.Fail(flowercontrol.ErrStopped)
 		case <-serving.Done():
@@ -283,11 +328,4 @@ func (p *pieces) add(s string) {
 func (p *pieces) flush() {
 	p.print(p.open)
 	p.open = ""
-}
-
-// ownless leaves out the keys that Flower's own check of overrides does not know.
-func ownless(overrides map[string]any) map[string]any {
-	out := maps.Clone(overrides)
-	maps.DeleteFunc(out, func(k string, _ any) bool { return strings.HasPrefix(k, policy.ConfigPrefix) })
-	return out
 }

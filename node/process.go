@@ -194,29 +194,6 @@ func checkExecutable(path string, want Digest) error {
 	return nil
 }
 
-// nodeNumber is Flower's id of a node: 1 and 0 are taken.
-func nodeNumber(id Digest) uint64 {
-	var n uint64
-	for _, b := range id[:8] {
-		n = n<<8 | uint64(b)
-	}
-	return max(n, 2)
-}
-
-// runConfig gives the run's config in the types that Flower knows.
-func runConfig(c map[string]any) map[string]any {
-	out := map[string]any{}
-	for k, v := range c {
-		switch v := v.(type) {
-		case uint64:
-			out[k] = int64(v)
-		default:
-			out[k] = v
-		}
-	}
-	return out
-}
-
 // lines logs an app's output line by line, bounded. It stays on this node.
 type lines struct {
 	log *slog.Logger

@@ -23,7 +23,7 @@ func (a *apps) program(r *run) (*program, error) {
 	if err := cose.Unmarshal(r.config, &config); err != nil {
 		return nil, fmt.Errorf("config of the run: %w", err)
 	}
-	p := &program{config: flower.Config{RunID: r.body.RunID, NodeID: nodeNumber(r.n.id), NodeConfig: map[string]any{}, RunConfig: runConfig(config)}}
+	p := &program{config: flower.Config{RunID: r.body.RunID, NodeID: flower.NodeNumber(r.n.id), NodeConfig: map[string]any{}, RunConfig: flower.RunConfig(config)}}
 	app := a.find(r.body.App)
 	if app == nil {
 		return p, a.bundles.program(p, r.body.App)

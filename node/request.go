@@ -127,7 +127,10 @@ func (i *initialArrays) add(raw []byte) error {
 
 // checkStrategy refuses, in words for the user, what the enclave would refuse with a code.
 func (n *Node) checkStrategy(name string, arguments map[string]any) error {
-	if n.cfg.CheckStrategy == nil {
+	switch {
+	case name == policy.StrategyCustom && len(arguments) > 0:
+		return errors.New("the app's own code aggregates, and takes no arguments beginning with " + policy.ConfigPrefix)
+	case name == policy.StrategyCustom || n.cfg.CheckStrategy == nil:
 		return nil
 	}
 	return n.cfg.CheckStrategy(name, arguments)
@@ -257,7 +260,13 @@ func (n *Node) ownRequest(digest Digest) *request {
 // refusedBy tells what the enclave refused.
 func (n *Node) refusedBy(m *session.Refused) error {
 	n.log.WarnContext(n.ctx, "the enclave refused", "subject", m.Subject.Short(), "code", m.Code)
-	if own := n.ownRequest(m.Subject); own != nil {
+	own := n.ownRequest(m.Subject)
+	if own != nil && m.Code == session.CodeInstance && !own.stop {
+		// It ends, and the next gets the request as soon as this node has joined it.
+		n.tell(Event{Kind: "deferred", Request: m.Subject, Reason: "this instance of the enclave has served another run: the next one gets the request"})
+		return nil
+	}
+	if own != nil {
 		own.answered, own.stop = true, false
 	}
 	n.tell(Event{Kind: "refused", Request: m.Subject, Reason: "the enclave refused it: " + m.Code})

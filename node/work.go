@@ -31,7 +31,7 @@ func (n *Node) answer(r *run) {
 		if err == nil {
 			n.loop.Post(func() { n.stepSeen(r, t, metrics, w) })
 		}
-		if err == nil && t.body.Opens == receipt.OpensNone {
+		if err == nil && t.body.Opens == receipt.OpensNone && w.hasModel() {
 			err = n.saveModel(r.digest, w.content, w.objects)
 		}
 		if err != nil || t.body.Opens == receipt.OpensNone {
@@ -44,6 +44,10 @@ func (n *Node) answer(r *run) {
 		return func() { n.answered(r, t, c, err) }
 	})
 }
+
+// hasModel says whether the last step hands out a model. A ServerApp that had none
+// evaluated after its last training has not said what became of it.
+func (w *work) hasModel() bool { return !w.r.custom() || w.asked.Get(flower.RecordArrays) != nil }
 
 // askLedger waits for the loop's answer whether the opened model may be worked on.
 func (n *Node) askLedger(r *run, w *work) error {
@@ -118,8 +122,14 @@ type work struct {
 	step         Digest
 	content      object.ID
 	objects      map[object.ID][]byte
+	asked        object.RecordDict // of content, in outline
+	terms        flower.Terms      // of the ServerApp's message, where one aggregates
 	moved, saved uint64
 }
+
+// custom says whether the app's own ServerApp aggregates: its messages go to ClientApps as
+// they are.
+func (r *run) custom() bool { return r.body.Class == receipt.ClassCustom }
 
 // sealed is what a reply became.
 type sealed struct {
@@ -136,12 +146,12 @@ func (w *work) open(ctx context.Context, ref session.ManifestRef, down [32]byte)
 	if err != nil {
 		return nil, fmt.Errorf("outputs of step %d: %w", w.body.Seq, err)
 	}
-	state, err := w.withoutState(parcel)
+	own, metrics, err := w.withoutOwn(parcel)
 	if err != nil {
 		return nil, fmt.Errorf("outputs of step %d: %w", w.body.Seq, err)
 	}
 	for _, x := range parcel.Entries() {
-		if state[x.Object] {
+		if own[x.Object] {
 			continue
 		}
 		raw, cached := w.n.apps.cached(w.r.digest, x.Object)
@@ -154,32 +164,38 @@ func (w *work) open(ctx context.Context, ref session.ManifestRef, down [32]byte)
 	}
 	w.n.apps.cache(w.r.digest, w.objects)
 	w.moved += remote.Bytes()
-	return aggregated(w.content, w.objects)
+	return metrics, nil
 }
 
-// withoutState makes the content what the parcel's root holds beside the state of the
-// enclave's strategy, and returns the objects that belong to that state alone: they are
-// not fetched, and no app gets them.
-func (w *work) withoutState(parcel *chunkstore.Parcel) (state map[object.ID]bool, err error) {
+// withoutOwn makes the content what the parcel's root holds beside the enclave's own
+// records, and returns the objects that belong to those alone: they are not fetched, and no
+// app gets them. It reads the metrics of the members together, for the users.
+func (w *work) withoutOwn(parcel *chunkstore.Parcel) (own map[object.ID]bool, metrics map[string]float64, err error) {
 	w.content, w.objects = parcel.Root(), map[object.ID][]byte{}
 	dict, err := inflate(w.content, parcel.Inline)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	kept := slices.DeleteFunc(slices.Clone(dict), func(it object.RecordItem) bool { return strings.HasPrefix(it.Name, flower.RecordState) })
-	if len(kept) == len(dict) {
-		return nil, nil
+	metrics = aggregated(dict)
+	if w.r.custom() && w.body.Opens != receipt.OpensNone {
+		if w.terms, err = flower.TermsOf(dict, w.body.Opens); err != nil {
+			return nil, nil, err
+		}
+	}
+	kept := slices.DeleteFunc(slices.Clone(dict), func(it object.RecordItem) bool { return strings.HasPrefix(it.Name, flower.RecordOwn) })
+	if w.asked = kept; len(kept) == len(dict) {
+		return nil, metrics, nil
 	}
 	objects, err := object.Objects(kept)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	wanted := map[object.ID]bool{}
 	for _, o := range objects { // the root last, children of outlines by name alone
 		wanted[o.ID] = true
 		h, err := object.ParseHead(o.Raw)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, c := range h.Children {
 			wanted[c] = true
@@ -187,15 +203,15 @@ func (w *work) withoutState(parcel *chunkstore.Parcel) (state map[object.ID]bool
 	}
 	root := objects[len(objects)-1]
 	w.content, w.objects[root.ID] = root.ID, root.Raw
-	state = map[object.ID]bool{}
+	own = map[object.ID]bool{}
 	for _, x := range parcel.Entries() {
-		state[x.Object] = !wanted[x.Object]
+		own[x.Object] = !wanted[x.Object]
 	}
-	return state, nil
+	return own, metrics, nil
 }
 
 // model returns the id of the opened arrays: the same in every run, and whatever they
-// were sealed with.
+// were sealed with. A message of a ServerApp may have none, and is known by all of it.
 func (w *work) model() (object.ID, error) {
 	root, err := object.ParseHead(w.objects[w.content])
 	if err != nil {
@@ -206,29 +222,30 @@ func (w *work) model() (object.ID, error) {
 			return id, nil
 		}
 	}
+	if w.r.custom() {
+		return w.content, nil
+	}
 	return object.ID{}, fmt.Errorf("outputs of step %d have no arrays", w.body.Seq)
 }
 
 // aggregated reads the metrics of the members together out of a step's outputs.
-func aggregated(root object.ID, objects map[object.ID][]byte) (map[string]float64, error) {
-	dict, err := inflate(root, func(id object.ID) ([]byte, error) { return lookup(objects, id) })
-	if err != nil {
-		return nil, err
-	}
+func aggregated(dict object.RecordDict) map[string]float64 {
 	out := map[string]float64{}
-	if m, ok := dict.Get(flower.RecordMetrics).(object.MetricRecord); ok {
-		for _, x := range m {
-			switch v := x.Value.(type) {
-			case object.Double:
-				out[x.Key] = float64(v)
-			case object.Sint:
-				out[x.Key] = float64(v)
-			case object.Uint:
-				out[x.Key] = float64(v)
-			}
+	m, ok := dict.Get(flower.RecordTotals).(object.MetricRecord)
+	if !ok {
+		m, _ = dict.Get(flower.RecordMetrics).(object.MetricRecord)
+	}
+	for _, x := range m {
+		switch v := x.Value.(type) {
+		case object.Double:
+			out[x.Key] = float64(v)
+		case object.Sint:
+			out[x.Key] = float64(v)
+		case object.Uint:
+			out[x.Key] = float64(v)
 		}
 	}
-	return out, nil
+	return out
 }
 
 // inflate reads a RecordDict in outline: array chunks stay where they are.
@@ -260,15 +277,24 @@ func lookup(objects map[object.ID][]byte, id object.ID) ([]byte, error) {
 
 // work runs the app and seals its reply.
 func (w *work) work(ctx context.Context, uplink [32]byte) (*sealed, error) {
-	reply, err := w.n.apps.do(ctx, w.r, flower.Instruction{
+	in := flower.Instruction{
 		Type: w.body.Opens, Round: w.body.Round, Content: w.content,
 		Get: func(id object.ID) ([]byte, error) { return lookup(w.objects, id) },
-	})
+	}
+	if w.r.custom() {
+		in.Type, in.Group = w.terms.Type, w.terms.Group
+	}
+	reply, err := w.n.apps.do(ctx, w.r, in)
 	if err != nil {
 		return nil, err
 	}
 	// What leaves is what the policy lets out (protocol F21).
-	if err := flower.CheckReply(reply.Content, w.body.Opens == receipt.OpensTrain, w.n.policy); err != nil {
+	if w.r.custom() {
+		err = flower.CheckCustomReply(reply.Content, w.asked, w.n.policy)
+	} else {
+		err = flower.CheckReply(reply.Content, w.body.Opens == receipt.OpensTrain, w.n.policy)
+	}
+	if err != nil {
 		return nil, err
 	}
 	key := chunkstore.NewUplink(uplink, w.r.digest, w.body.Seq)

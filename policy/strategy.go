@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/concordat/concordat/internal/cose"
 )
 
 // Class says what a strategy's outputs depend on (protocol F4). A class is fixed
@@ -79,3 +81,15 @@ func StrategyArguments(config map[string]any) map[string]any {
 	}
 	return out
 }
+
+// AppConfig returns a run's configuration without the keys that are Concordat's: what an
+// app's own ServerApp gets, and what stands in the request of such a run.
+func AppConfig(config map[string]any) map[string]any {
+	out := maps.Clone(config)
+	maps.DeleteFunc(out, func(k string, _ any) bool { return strings.HasPrefix(k, ConfigPrefix) })
+	return out
+}
+
+// ConfigDigest is what a policy's configs and a run's request name an effective
+// configuration by. Its values are bool, int64, float64 or string.
+func ConfigDigest(config map[string]any) Digest { return cose.Sum(cose.Marshal(config)) }

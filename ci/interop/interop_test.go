@@ -165,7 +165,7 @@ func newUser(t *testing.T, env string) *user {
 
 // federation starts one whose three nodes run Flower in the given environments, and whose
 // policy has the bundle; the user is at the first. It returns how an owner approves.
-func (u *user) federation(digest [32]byte, envs [3]string) (f *ci.Federation, approve func(file string)) {
+func (u *user) federation(digest [32]byte, envs [3]string, more ...ci.Option) (f *ci.Federation, approve func(file string)) {
 	t := u.t
 	t.Helper()
 	hospitals, err := model.Hospitals(data.CSV)
@@ -180,7 +180,7 @@ func (u *user) federation(digest [32]byte, envs [3]string) (f *ci.Federation, ap
 	isolated := isolation(t)
 	var address string
 	started := 0
-	f = ci.StartFederation(t,
+	f = ci.StartFederation(t, append([]ci.Option{
 		ci.Policy(func(p *policy.Policy) {
 			p.Apps = append(p.Apps, policy.App{Digest: digest, Name: "quickstart", Exposure: policy.ExposureAggregate, Strategies: []string{"fedadam", "fedavg"}, MaxRounds: 100})
 			slices.SortFunc(p.Apps, func(a, b policy.App) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
@@ -207,7 +207,7 @@ func (u *user) federation(digest [32]byte, envs [3]string) (f *ci.Federation, ap
 				address = c.FlowerControl.Addr().String()
 			}
 			started++
-		}))
+		})}, more...)...)
 	for _, n := range f.Nodes {
 		n.AwaitKind(t, "joined")
 	}

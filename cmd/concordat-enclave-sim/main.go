@@ -6,12 +6,14 @@
 //	concordat-enclave-sim machine  --from FILE --out FILE [--fault NAME[=VALUE]]...
 //	concordat-enclave-sim describe --machine FILE
 //	concordat-enclave-sim evidence --machine FILE < CLAIMS
-//	concordat-enclave-sim --link ADDR --policy FILE --machine FILE [--config FILE] [--crash-after EVENT:SEQ]
+//	concordat-enclave-sim --link ADDR --policy FILE --machine FILE [--config FILE] [--crash-after EVENT:SEQ] [--flower DIR [--isolation none]]
 //
 // A machine file holds the simulated vendors' private keys. "describe" prints, as
 // JSON, what a policy must hold to accept the machine; "evidence" prints the CPU's
 // evidence for encoded claims, for measurements. "--crash-after" is the host that
-// pulls the plug: the process kills itself when the event happens.
+// pulls the plug: the process kills itself when the event happens. "--flower" is the
+// Python environment that a real image has at /opt/concordat/flower, for runs whose own
+// ServerApp aggregates.
 package main
 
 import (
@@ -24,12 +26,17 @@ import (
 
 	"github.com/concordat/concordat/attestation/sim"
 	"github.com/concordat/concordat/enclave"
+	"github.com/concordat/concordat/enclave/apps"
 	"github.com/concordat/concordat/enclave/boot"
 	"github.com/concordat/concordat/internal/daemon"
+	"github.com/concordat/concordat/internal/sandbox"
 	"github.com/concordat/concordat/policy"
 )
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	sandbox.Init()
+	os.Exit(run(os.Args[1:]))
+}
 
 func run(args []string) int {
 	if len(args) > 0 {
@@ -47,16 +54,34 @@ func run(args []string) int {
 	var (
 		file string
 		plug plug
+		own  serverApps
 	)
 	return boot.Main(ctx, boot.Program{
 		Name: "concordat-enclave-sim",
 		Flags: func(fs *flag.FlagSet) {
 			fs.StringVar(&file, "machine", "", "machine file")
 			fs.Var(&plug, "crash-after", `kill this process after an event of the enclave, such as "acked:4"`)
+			fs.StringVar(&own.environment, "flower", "", "Python environment with flwr: what ServerApps run in")
+			fs.StringVar(&own.isolation, "isolation", string(sandbox.Sandbox), `of ServerApps: "sandbox" or "none"`)
 		},
 		Machine: func(c *policy.Chain) (enclave.Machine, error) { return launch(file, c) },
+		Apps:    own.open,
 		Observe: plug.observe,
 	}, args, os.Stderr)
+}
+
+// serverApps are the flags about ServerApps.
+type serverApps struct{ environment, isolation string }
+
+func (s *serverApps) open() (*apps.Apps, error) {
+	switch i := sandbox.Isolation(s.isolation); {
+	case i != sandbox.Sandbox && i != sandbox.None:
+		return nil, usageError{fmt.Errorf("--isolation is %q, want %q or %q", s.isolation, sandbox.Sandbox, sandbox.None)}
+	case s.environment == "":
+		return nil, nil
+	default:
+		return apps.Open(apps.Config{Environment: s.environment, Isolation: i})
+	}
 }
 
 // launch starts the simulated machine as its host would: bound to the federation,

@@ -25,6 +25,9 @@ type Program struct {
 	// Machine returns the hardware to attest with, after flags were parsed. An error
 	// that wraps [errors.ErrUnsupported] exits with status 4.
 	Machine func(*policy.Chain) (enclave.Machine, error)
+	// Apps returns what runs ServerApps, nil where the image has nothing to run them in;
+	// it may be nil itself.
+	Apps func() (*enclave.Apps, error)
 	// Observe is [enclave.Config.Observe]; it may be nil.
 	Observe func(enclave.Event)
 }
@@ -100,8 +103,14 @@ func run(ctx context.Context, p Program, args []string, stderr io.Writer) error 
 	if err != nil {
 		return err
 	}
+	var serverApps *enclave.Apps
+	if p.Apps != nil {
+		if serverApps, err = p.Apps(); err != nil {
+			return err
+		}
+	}
 	return serve(ctx, link, enclave.Config{
-		Policy: raw, Machine: machine, Image: image, Config: c.digest, Log: log, Now: time.Now, Observe: p.Observe,
+		Policy: raw, Machine: machine, Apps: serverApps, Image: image, Config: c.digest, Log: log, Now: time.Now, Observe: p.Observe,
 	})
 }
 
@@ -121,6 +130,10 @@ func serve(ctx context.Context, link string, c enclave.Config) error {
 		return errors.Join(err, conn.Close())
 	}
 	err = e.Run(ctx)
+	if errors.Is(err, enclave.ErrSpent) { // as it should: whoever started it starts the next
+		c.Log.LogAttrs(ctx, slog.LevelInfo, "enclave ended", slog.String("reason", err.Error()))
+		err = nil
+	}
 	if err != nil {
 		c.Log.LogAttrs(ctx, slog.LevelError, "enclave ended", slog.String("reason", err.Error()))
 	}

@@ -1,8 +1,10 @@
 package flower
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/policy"
@@ -17,9 +19,66 @@ const (
 	RecordMetrics = "metrics"
 )
 
-// RecordState starts the names of the records in which the enclave keeps what its
-// strategy needs in the next round. Apps do not get them.
-const RecordState = "concordat.state."
+// The names of records that the enclave adds to what apps get begin with RecordOwn; no app
+// gets them, and none may use such a name. Those of RecordState hold what the strategy
+// needs in the next round. Where the app's own ServerApp aggregates, RecordTerms is a
+// config with the type and the group of its message, and RecordTotals holds the metrics of
+// the members together, as a native strategy would make them.
+const (
+	RecordOwn    = "concordat."
+	RecordState  = RecordOwn + "state."
+	RecordTerms  = RecordOwn + "message"
+	RecordTotals = RecordOwn + "metrics"
+)
+
+// Keys of the record RecordTerms.
+const (
+	termsType  = "type"
+	termsGroup = "group"
+)
+
+// Terms are how Flower's message around a content is labelled.
+type Terms struct {
+	Type  string // "train", "evaluate" or "query", with ".action" if it has one
+	Group string
+}
+
+// Record returns the terms as the record [RecordTerms].
+func (t Terms) Record() object.ConfigRecord {
+	return object.ConfigRecord{{Key: termsType, Value: object.String(t.Type)}, {Key: termsGroup, Value: object.String(t.Group)}}
+}
+
+// TermsOf reads the record [RecordTerms] of d. opens is what the step opens, which the
+// type must be one of.
+func TermsOf(d object.RecordDict, opens string) (Terms, error) {
+	c, _ := d.Get(RecordTerms).(object.ConfigRecord)
+	kind, okType := c.Get(termsType).(object.String)
+	group, okGroup := c.Get(termsGroup).(object.String)
+	base, _, _ := strings.Cut(string(kind), ".")
+	if len(c) != 2 || !okType || !okGroup || base != opens {
+		return Terms{}, fmt.Errorf("%w: a message of the ServerApp without its terms", ErrRefused)
+	}
+	return Terms{Type: string(kind), Group: string(group)}, nil
+}
+
+// recordBundle is where a run request has the app's bundle.
+const recordBundle = RecordOwn + "bundle"
+
+// PackBundle returns the content of an app bundle as what a run request may hold instead
+// of initial arrays.
+func PackBundle(content []byte) object.RecordDict {
+	return object.RecordDict{{Name: recordBundle, Record: object.ConfigRecord{{Key: "fab", Value: object.Bytes(content)}}}}
+}
+
+// UnpackBundle is the inverse of [PackBundle].
+func UnpackBundle(d object.RecordDict) ([]byte, error) {
+	c, _ := d.Get(recordBundle).(object.ConfigRecord)
+	content, ok := c.Get("fab").(object.Bytes)
+	if !ok || len(d) != 1 || len(c) != 1 {
+		return nil, errors.New("want one RecordDict with an app bundle")
+	}
+	return content, nil
+}
 
 // ConfigRound is the key under which Flower's strategies send the round.
 const ConfigRound = "server-round"
@@ -71,4 +130,80 @@ func CheckReply(d object.RecordDict, train bool, p *policy.Policy) error {
 		}
 	}
 	return nil
+}
+
+// CheckCustomReply is [CheckReply] where the app's own ServerApp aggregates: the reply has
+// the form that the two agreed on, but what is no array is bounded and named all the same
+// (protocol F21). asked is the content that it answers: names of arrays count where that
+// does not have them.
+func CheckCustomReply(d, asked object.RecordDict, p *policy.Policy) error {
+	known := map[string]bool{}
+	for _, it := range asked {
+		if a, ok := it.Record.(object.ArrayRecord); ok {
+			for _, x := range a {
+				known[x.Name] = true
+			}
+		}
+	}
+	size, err := besidesArrays(d, known)
+	if err != nil {
+		return err
+	}
+	if size > p.Release.MaxMetricBytes {
+		return fmt.Errorf("%w: %d bytes that are no arrays, the policy allows %d", ErrRefused, size, p.Release.MaxMetricBytes)
+	}
+	if len(p.Nodes.MetricKeys) == 0 {
+		return nil
+	}
+	for _, it := range d {
+		var items []object.ValueItem
+		switch r := it.Record.(type) {
+		case object.MetricRecord:
+			items = r
+		case object.ConfigRecord:
+			items = r
+		}
+		for _, x := range items {
+			if !slices.Contains(p.Nodes.MetricKeys, x.Key) {
+				return fmt.Errorf("%w: metric %.80q is not among those that the policy lets out", ErrRefused, x.Key)
+			}
+		}
+	}
+	return nil
+}
+
+// CheckCustomContent says whether the enclave may hand a ServerApp's content to nodes,
+// whatever it holds (protocol F5): the size of what is no array. The arrays' shapes
+// and names of arrays are for the enclave to compare.
+func CheckCustomContent(d object.RecordDict, p *policy.Policy) error {
+	for _, it := range d {
+		if strings.HasPrefix(it.Name, RecordOwn) {
+			return fmt.Errorf("%w: a record with a name of the enclave's", ErrRefused)
+		}
+	}
+	size, err := besidesArrays(d, nil)
+	if err == nil && size > p.Release.MaxMetricBytes {
+		err = fmt.Errorf("%w: a content of more bytes beside its arrays than the policy allows", ErrRefused)
+	}
+	return err
+}
+
+// besidesArrays counts the bytes of a content that are not in arrays, and with known those
+// of arrays' names that are not in it.
+func besidesArrays(d object.RecordDict, known map[string]bool) (size uint64, err error) {
+	for _, it := range d {
+		size += uint64(len(it.Name))
+		if a, ok := it.Record.(object.ArrayRecord); ok {
+			for _, x := range a {
+				if known != nil && !known[x.Name] {
+					size += uint64(len(x.Name))
+				}
+			}
+			continue
+		}
+		if _, err := object.Flatten(it.Record, func(o object.Object) error { size += uint64(len(o.Raw)); return nil }); err != nil {
+			return 0, err
+		}
+	}
+	return size, nil
 }

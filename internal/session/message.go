@@ -190,6 +190,11 @@ type Refused struct {
 	Code    string
 }
 
+// CodeInstance is the code of a [Refused] run request that the next instance of the enclave
+// may take: this one has served a run, and one with a ServerApp shares its instance with no
+// other (protocol F5). This one ends.
+const CodeInstance = "instance"
+
 // Leave (either way) ends the session: nothing follows it.
 type Leave struct {
 	_    struct{} `cbor:",toarray"`

@@ -31,7 +31,9 @@ func (s *script) Federation() Federation {
 	return Federation{Name: "@concordat/test", Members: []string{"a", "b"}, Node: Node{ID: 1<<63 + 1, Member: "a", Since: time.Unix(1e9, 0), Online: true}}
 }
 
-func (s *script) Check(*fab.Bundle, fab.Terms) error { return s.refuse }
+func (s *script) Strategy(*fab.Bundle) string { return "" }
+
+func (s *script) Check(*fab.Bundle, fab.Terms, map[string]any) error { return s.refuse }
 
 func (s *script) Run(ctx context.Context, j *Job) error {
 	s.jobs <- j

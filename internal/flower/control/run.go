@@ -18,8 +18,11 @@ import (
 // Runner is the node, as Flower's users see it. Its methods are called concurrently.
 type Runner interface {
 	Federation() Federation
-	// Check says why a bundle may not be run. The text is for the user.
-	Check(b *fab.Bundle, t fab.Terms) error
+	// Strategy is that of runs of a bundle which names none; empty: it must.
+	Strategy(b *fab.Bundle) string
+	// Check says why a bundle may not be run, with config in force. The text is for the
+	// user.
+	Check(b *fab.Bundle, t fab.Terms, config map[string]any) error
 	// Run does a job. It returns nil when the run has completed, an error that wraps
 	// [ErrStopped] when it was stopped, and any other when it failed. When ctx ends, Run
 	// returns soon; the run itself may go on.

@@ -110,11 +110,11 @@ func (v *server) StartRun(_ context.Context, q *flwr.StartRunRequest) (*flwr.Sta
 	if err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
-	terms, err := b.Terms(config)
+	terms, err := b.Terms(config, v.s.config.Runner.Strategy(b))
 	if err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
-	if err := v.s.config.Runner.Check(b, terms); err != nil {
+	if err := v.s.config.Runner.Check(b, terms, config); err != nil {
 		return nil, status.Error(codes.PermissionDenied, err.Error())
 	}
 	id, err := v.s.start(&Job{Bundle: b, Terms: terms, Config: config, Overrides: overrides})

@@ -261,7 +261,7 @@ func TestTerms(t *testing.T) {
 		{Project{Strategy: "fedavg"}, map[string]any{KeyFlowerRounds: "3"}, Terms{}, "above 0"},
 		{Project{}, map[string]any{policy.KeyStrategy: true}, Terms{}, "no string"},
 	} {
-		got, err := c.project.Terms(c.config)
+		got, err := c.project.Terms(c.config, "")
 		if c.bad == "" && (err != nil || got.Strategy != c.want.Strategy || got.Rounds != c.want.Rounds || !maps.Equal(got.Arguments, c.want.Arguments)) || c.bad != "" && (err == nil || !strings.Contains(err.Error(), c.bad)) {
 			t.Errorf("%+v with %v: %+v, %v", c.project, c.config, got, err)
 		}

@@ -171,10 +171,10 @@ func (p *Project) Fuse(overrides map[string]any) (map[string]any, error) {
 	return out, nil
 }
 
-// Terms are what a native strategy needs to be told about a run.
+// Terms are what a run needs to be told beside its config.
 type Terms struct {
 	Strategy  string
-	Rounds    uint64
+	Rounds    uint64         // 0: as many as the policy allows, for an app that aggregates by itself
 	Arguments map[string]any // of the strategy
 }
 
@@ -183,8 +183,9 @@ const KeyFlowerRounds = "num-server-rounds"
 
 // Terms reads strategy, rounds and arguments: from the fused config first, then from
 // [tool.concordat]. The arguments of that table are meant for the strategy that it names,
-// and left out with another.
-func (p *Project) Terms(config map[string]any) (Terms, error) {
+// and left out with another. fallback is the strategy of an app that names none, and may
+// be empty.
+func (p *Project) Terms(config map[string]any, fallback string) (Terms, error) {
 	t := Terms{Strategy: p.Strategy, Rounds: p.Rounds, Arguments: policy.StrategyArguments(config)}
 	if v, ok := config[policy.KeyStrategy]; ok {
 		s, isString := v.(string)
@@ -201,6 +202,9 @@ func (p *Project) Terms(config map[string]any) (Terms, error) {
 		}
 	}
 	if t.Strategy == "" {
+		t.Strategy = fallback
+	}
+	if t.Strategy == "" {
 		return t, fmt.Errorf("the app names no native strategy: add `strategy = \"fedavg\"` under [tool.concordat] in pyproject.toml, or run with -c '%s=\"fedavg\"'", policy.KeyStrategy)
 	}
 	for _, key := range []string{policy.KeyRounds, KeyFlowerRounds} {
@@ -215,7 +219,7 @@ func (p *Project) Terms(config map[string]any) (Terms, error) {
 		t.Rounds = uint64(n)
 		break
 	}
-	if t.Rounds == 0 {
+	if t.Rounds == 0 && t.Strategy != policy.StrategyCustom {
 		return t, fmt.Errorf("the app does not say how many rounds: add `%s` to [tool.flwr.app.config], or `rounds` to [tool.concordat]", KeyFlowerRounds)
 	}
 	return t, nil

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"regexp"
 	"sync"
 	"time"
 
@@ -35,12 +36,19 @@ func (r *refusal) Unwrap() error { return ErrRefused }
 
 func refusef(rule string, args ...any) error { return &refusal{rule, args} }
 
+// Refuse returns an error that wraps [ErrRefused], about what the process did; rule is a
+// format.
+func Refuse(rule string, args ...any) error { return refusef(rule, args...) }
+
+// verbs of formats.
+var verbs = regexp.MustCompile(`%[.0-9]*[a-z]`)
+
 // Rule returns what may be told of an error about a process whose words may quote what
-// members sent: a text of this package, with verbs where those words were, or nothing.
+// members sent: the rule, with dots where those words were, or nothing.
 func Rule(err error) string {
 	var r *refusal
 	if errors.As(err, &r) {
-		return r.rule
+		return verbs.ReplaceAllString(r.rule, "…")
 	}
 	return ""
 }
@@ -255,3 +263,7 @@ func (s *Server) confirm(id object.ID) {
 		s.batch.confirm(id)
 	}
 }
+
+// Gone is the error of a process that has ended without saying how; how is the system's
+// word of it.
+func Gone(how string) error { return refusef("its process ended: %.80s", how) }
