@@ -2,7 +2,7 @@
 // machine and nodes of several members, over real TLS on loopback, in seconds and
 // without hardware.
 //
-//	func TestMain(m *testing.M) { ci.Main(m, train) }
+//	func TestMain(m *testing.M) { ci.Main(m, train, nil) }
 //
 //	func TestTraining(t *testing.T) {
 //		f := ci.StartFederation(t, ci.Members(3))

@@ -17,7 +17,7 @@ import (
 	"github.com/concordat/concordat/verifier"
 )
 
-func TestMain(m *testing.M) { ci.Main(m, app) }
+func TestMain(m *testing.M) { ci.Main(m, app, own) }
 
 // app adds one to every value and says that it saw ten examples. The run's config may
 // have it say another number on a node ("examples member-a") or fail with a text there
@@ -37,6 +37,9 @@ func app(_ context.Context, in clientapp.Message) (object.RecordDict, error) {
 	examples := object.Sint(10)
 	if n, ok := in.RunConfig[fmt.Sprint("examples ", in.NodeConfig["node"])].(int64); ok {
 		examples = object.Sint(n)
+	}
+	if strings.HasPrefix(in.Type, "query") {
+		return object.RecordDict{{Name: "m", Record: object.MetricRecord{{Key: "count", Value: examples}}}}, nil
 	}
 	arrays, ok := in.Content.Get("arrays").(object.ArrayRecord)
 	if !ok {

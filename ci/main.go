@@ -14,9 +14,17 @@ import (
 )
 
 // Main runs the tests of a package, or, where a node has started this same binary as
-// an app, answers its instructions with app. Call it from TestMain.
-func Main(m *testing.M, app clientapp.Handler) {
+// an app, answers its instructions with app. Where an enclave has started it as a
+// ServerApp, it is serverApp, which may be nil. Call it from TestMain.
+func Main(m *testing.M, app clientapp.Handler, serverApp ServerApp) {
 	sandbox.Init()
+	if slices.Contains(os.Args, "--serverappio-api-address") {
+		if err := serverAppMain(serverApp); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if len(os.Args) == 3 && os.Args[1] == linkArgument {
 		if err := linkMain(os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)

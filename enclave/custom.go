@@ -1,6 +1,7 @@
 package enclave
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -310,6 +311,8 @@ func (r *run) answer(c *closing) {
 		}
 		replies = append(replies, reply)
 	}
+	// What the ServerApp computes from them is to depend on nobody's haste, or name.
+	slices.SortFunc(replies, func(a, b serverapp.Reply) int { return cmp.Compare(a.Node, b.Node) })
 	c.members = uint64(len(members))
 	c.totals = r.totals(c)
 	r.custom.failed = nil

@@ -33,7 +33,7 @@ import (
 func TestMain(m *testing.M) {
 	ci.Main(m, func(context.Context, clientapp.Message) (object.RecordDict, error) {
 		return nil, errors.New("this app is not asked for")
-	})
+	}, nil)
 }
 
 // environments returns the Python environments with Flower to test with: of each version

@@ -1,0 +1,286 @@
+package ci_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/concordat/concordat/chunkstore/object"
+	"github.com/concordat/concordat/ci"
+	"github.com/concordat/concordat/enclave"
+	"github.com/concordat/concordat/node"
+	"github.com/concordat/concordat/policy"
+)
+
+// own is a ServerApp that takes the mean over two rounds, evaluates after each, and asks a
+// question at the end. What else it does, its config says.
+func own(ctx context.Context, g *ci.Grid) error {
+	mode, _ := g.Config["mode"].(string)
+	w, b := []float64{1, 2, 3}, []float64{0}
+	content := func() (object.RecordDict, error) {
+		aw, err := ci.Vector(w)
+		if err != nil {
+			return nil, err
+		}
+		ab, err := ci.Vector(b)
+		d := object.RecordDict{{Name: "arrays", Record: object.ArrayRecord{{Name: "w", Array: aw}, {Name: "b", Array: ab}}},
+			{Name: "config", Record: object.ConfigRecord{{Key: "lr", Value: object.Double(0.1)}}}}
+		return d, err
+	}
+	ask := func(kind, group string, d object.RecordDict, to ...uint64) ([]ci.Answer, error) {
+		ids, err := g.Send(ctx, kind, group, d, to...)
+		if err != nil {
+			return nil, err
+		}
+		return g.Receive(ctx, ids)
+	}
+	if mode == "silent" {
+		<-ctx.Done()
+	}
+	rounds := 2
+	if mode == "endless" {
+		rounds = 100
+	}
+	for round := 1; round <= rounds; round++ {
+		d, err := content()
+		if err != nil {
+			return err
+		}
+		answers, err := ask("train", fmt.Sprint("round ", round), d, g.Nodes...)
+		if err != nil {
+			return err
+		}
+		sum := make([]float64, len(w)+len(b))
+		count := 0.0
+		for i, a := range answers {
+			if i > 0 && answers[i-1].Node >= a.Node {
+				return errors.New("answers are not in the order of nodes")
+			}
+			if a.Failed != "" {
+				continue
+			}
+			count++
+			arrays := a.Content.Get("arrays").(object.ArrayRecord)
+			for j, x := range slices.Concat(must(ci.Values(arrays[0].Array)), must(ci.Values(arrays[1].Array))) {
+				sum[j] += x
+			}
+		}
+		for j := range sum {
+			sum[j] /= count
+		}
+		w, b = sum[:len(w)], sum[len(w):]
+		switch mode {
+		case "raises":
+			return fmt.Errorf("saw secret-%v", w)
+		case "exits":
+			os.Exit(3)
+		case "shape":
+			w = append(w, 4711)
+		}
+		if d, err = content(); err != nil {
+			return err
+		}
+		to := g.Nodes
+		switch mode {
+		case "sampled":
+			to = to[:2]
+		case "name":
+			d[0].Record.(object.ArrayRecord)[0].Name = "secret-4711"
+		case "large":
+			d[1].Record = object.ConfigRecord{{Key: "secret", Value: object.Bytes(make([]byte, 5000))}}
+		case "record":
+			d = append(d, object.RecordItem{Name: "concordat.state.x", Record: d[1].Record})
+		case "claims": // another shape than it has
+			a := *d[0].Record.(object.ArrayRecord)[0].Array
+			a.Shape = []int{3}
+			longer, err := ci.Vector(append(w, 4711))
+			if err != nil {
+				return err
+			}
+			a.Chunks = longer.Chunks
+			d[0].Record.(object.ArrayRecord)[0].Array = &a
+		}
+		if mode == "trains" {
+			continue
+		}
+		if _, err := ask("evaluate", fmt.Sprint("round ", round), d, to...); err != nil {
+			return err
+		}
+	}
+	if mode == "trains" {
+		return nil
+	}
+	_, err := ask("query.count", "end", object.RecordDict{}, g.Nodes...)
+	return err
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// ownRun asks for a run of the app that aggregates by itself.
+func ownRun(t *testing.T, n *ci.Node, app ci.Digest, initial [][]byte, rounds uint64, mode string) ci.Digest {
+	t.Helper()
+	req, err := n.Node.StartRun(t.Context(), node.RunRequest{App: app, Strategy: policy.StrategyCustom, Rounds: rounds, Config: map[string]any{"mode": mode}, Initial: initial})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return req
+}
+
+func modes(list ...string) (out []map[string]any) {
+	for _, m := range list {
+		out = append(out, map[string]any{"mode": m})
+	}
+	return out
+}
+
+// TestServerApp: an app's own ServerApp aggregates in the enclave; every node has its
+// model, an officer verifies the run and is told what it does not prove, and the instance
+// serves no second run.
+func TestServerApp(t *testing.T) {
+	t.Parallel()
+	opts, app, begin := ci.OwnServerApp(t, modes("", "trains")...)
+	f := ci.StartFederation(t, opts...)
+	joined(t, f.Nodes...)
+	req := ownRun(t, f.Nodes[0], app, begin, 2, "")
+	for _, n := range f.Nodes {
+		completed(t, f, n, req)
+		run := ended(t, n, req).Run
+		verifies(t, f, n, run)
+		model := filepath.Join(filepath.Dir(f.BundleOf(n, run)), "model.npz")
+		if got := append(readArray(t, model, "w"), readArray(t, model, "b")...); !slices.Equal(got, []float64{3, 4, 5, 2}) {
+			t.Errorf("%s: model %v", n.Name, got)
+		}
+		var opened []string
+		for _, e := range n.Events() {
+			if e.Kind == "step" {
+				opened = append(opened, fmt.Sprint(e.Opens, e.Round))
+			}
+		}
+		if want := []string{"train1", "evaluate1", "train2", "evaluate2", "query2", "none2"}; !slices.Equal(opened, want) {
+			t.Errorf("%s: steps %v, want %v", n.Name, opened, want)
+		}
+	}
+	<-f.Enclave.Done()
+	if err := f.Enclave.Stop(); !errors.Is(err, enclave.ErrSpent) {
+		t.Errorf("the instance ended with %v", err)
+	}
+
+	// A native run in the next; and then, while that instance is used, another of the app.
+	next := f.StartEnclave(f.Machine, nil, nil)
+	native := start(t, f, f.Nodes[0], 1, nil)
+	completed(t, f, f.Nodes[0], native)
+	again := ownRun(t, f.Nodes[0], app, begin, 2, "trains")
+	f.Nodes[0].Await(t, "its request's deferral", func(e node.Event) bool { return e.Kind == "deferred" && e.Request == again })
+	<-next.Done()
+	f.StartEnclave(f.Machine, nil, nil)
+	e := ended(t, f.Nodes[0], again)
+	if e.Outcome != "completed" {
+		t.Fatalf("run ended %s: %s", e.Outcome, e.Reason)
+	}
+	if _, err := os.Stat(filepath.Join(filepath.Dir(f.BundleOf(f.Nodes[0], e.Run)), "model.npz")); !os.IsNotExist(err) {
+		t.Errorf("a model, though the ServerApp did not say what became of its last training: %v", err)
+	}
+}
+
+// TestServerAppRefused: what a ServerApp sends in a way that could carry more than a model
+// ends the run before it leaves the enclave, and so does an app that fails. No word of the
+// app gets out.
+func TestServerAppRefused(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"sampled", "shape", "name", "large", "record", "claims", "raises", "exits", "endless", "silent"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			opts, app, begin := ci.OwnServerApp(t, modes(mode)...)
+			var log strings.Builder
+			f := ci.StartFederation(t, append(opts, ci.LogTo(&log), ci.Policy(func(p *policy.Policy) {
+				if mode == "silent" {
+					p.Release.StepDeadline = 3
+				}
+			}))...)
+			joined(t, f.Nodes...)
+			req := ownRun(t, f.Nodes[0], app, begin, 2, mode)
+			want := "app"
+			if mode == "endless" {
+				want = "policy"
+			}
+			e := ended(t, f.Nodes[0], req)
+			if e.Outcome != "failed" || e.Reason != want {
+				t.Errorf("ended %s: %s, want failed: %s", e.Outcome, e.Reason, want)
+			}
+			for _, e := range f.Nodes[0].Events() {
+				if e.Kind == "step" && e.Opens == "evaluate" && mode != "endless" {
+					t.Error("what was to be refused was released")
+				}
+			}
+			<-f.Enclave.Done()
+			if s := log.String(); strings.Contains(s, "secret-") {
+				t.Error("the log has the app's words")
+			}
+		})
+	}
+}
+
+// TestServerAppLost: with the enclave its ServerApp is lost, at whatever moment, and no
+// other gets to see the contributions: the run ends so, and is started anew.
+func TestServerAppLost(t *testing.T) {
+	t.Parallel()
+	for _, at := range []enclave.Event{{Kind: "released", Seq: 1}, {Kind: "step", Seq: 2}, {Kind: "acked", Seq: 2}, {Kind: "released", Seq: 3}} {
+		t.Run(fmt.Sprint(at.Kind, at.Seq), func(t *testing.T) {
+			t.Parallel()
+			m := newMoments()
+			opts, app, begin := ci.OwnServerApp(t, modes("")...)
+			f := ci.StartFederation(t, append(opts, ci.Observe(m.observe))...)
+			joined(t, f.Nodes...)
+			req := ownRun(t, f.Nodes[0], app, begin, 2, "")
+			m.await(t, at.Kind, at.Seq)
+			if err := f.Enclave.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			f.StartEnclave(f.Machine, nil, nil)
+			for _, n := range f.Nodes {
+				e := ended(t, n, req)
+				if e.Outcome != "failed" || e.Reason != "lost" {
+					t.Errorf("%s: ended %s: %s", n.Name, e.Outcome, e.Reason)
+				}
+			}
+			again := ownRun(t, f.Nodes[0], app, begin, 2, "")
+			completed(t, f, f.Nodes[0], again)
+		})
+	}
+}
+
+// TestServerAppNeedsApproval: without its digest, its config and exposure individual in
+// the policy no ServerApp starts, whoever asks.
+func TestServerAppNeedsApproval(t *testing.T) {
+	t.Parallel()
+	opts, app, begin := ci.OwnServerApp(t, modes("")...)
+	f := ci.StartFederation(t, opts...)
+	joined(t, f.Nodes...)
+	other, err := ci.Arrays(map[string][]float64{"w": {1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, q := range map[string]node.RunRequest{
+		"another config":  {App: app, Config: map[string]any{"mode": "other"}, Initial: begin},
+		"another app":     {App: f.App(), Config: map[string]any{"mode": ""}, Initial: begin},
+		"no bundle":       {App: app, Config: map[string]any{"mode": ""}, Initial: other},
+		"native settings": {App: app, Config: map[string]any{"mode": "", "concordat.x": int64(1)}, Initial: begin},
+	} {
+		q.Strategy, q.Rounds = policy.StrategyCustom, 2
+		req, err := f.Nodes[0].Node.StartRun(t.Context(), q)
+		if err != nil {
+			continue // refused here already
+		}
+		f.Nodes[0].Await(t, "the refusal of "+what, func(e node.Event) bool { return e.Kind == "refused" && e.Request == req })
+	}
+}
