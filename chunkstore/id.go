@@ -39,7 +39,7 @@ func ParseID(s string) (ID, error) {
 }
 
 // The reasons on which callers decide; every error of this package about a
-// chunk wraps one of them.
+// chunk or a run wraps one of them.
 var (
 	// ErrNotFound: the store has no such chunk in that scope.
 	ErrNotFound = errors.New("chunkstore: not found")
@@ -54,4 +54,6 @@ var (
 	ErrTooLarge = errors.New("chunkstore: too large")
 	// ErrQuota: the store's limit for that federation is reached.
 	ErrQuota = errors.New("chunkstore: quota exceeded")
+	// ErrInUse: the run is not released, since somebody uses it.
+	ErrInUse = errors.New("chunkstore: run is in use")
 )

@@ -15,16 +15,37 @@ type Mem struct {
 	FederationBytes int64            // limit for the chunks of one federation, open batches included; 0 is none
 	Now             func() time.Time // nil is time.Now
 
-	mu     sync.Mutex
-	scopes map[Scope]map[ID]memChunk
-	used   map[Digest]int64 // by federation
+	mu   sync.Mutex
+	runs map[memKey]*memRun
+	used map[Digest]int64 // by federation
+}
+
+type memKey struct{ federation, run Digest }
+
+type memRun struct {
+	owners map[Digest]map[ID][]byte // chunks, which never change
+	used   time.Time
+	open   int // batches
 }
 
 var _ Store = (*Mem)(nil)
 
-type memChunk struct {
-	data []byte // never changed
-	at   time.Time
+func (m *Mem) now() time.Time {
+	if m.Now != nil {
+		return m.Now()
+	}
+	return time.Now()
+}
+
+// ask returns the chunks of a scope, and notes that it was asked for them. The caller
+// holds the lock.
+func (m *Mem) ask(s Scope) map[ID][]byte {
+	r := m.runs[memKey{s.Federation, s.Run}]
+	if r == nil {
+		return nil
+	}
+	r.used = m.now()
+	return r.owners[s.Owner]
 }
 
 func (m *Mem) get(ctx context.Context, s Scope, id ID) ([]byte, error) {
@@ -36,11 +57,11 @@ func (m *Mem) get(ctx context.Context, s Scope, id ID) ([]byte, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c, ok := m.scopes[s][id]
+	data, ok := m.ask(s)[id]
 	if !ok {
 		return nil, fmt.Errorf("%w: %s", ErrNotFound, id.Short())
 	}
-	return c.data, nil
+	return data, nil
 }
 
 // Missing implements [Store].
@@ -53,9 +74,9 @@ func (m *Mem) Missing(ctx context.Context, s Scope, ids []ID) ([]uint64, error) 
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	bitmap := make([]uint64, (len(ids)+63)/64)
+	bitmap, have := make([]uint64, (len(ids)+63)/64), m.ask(s)
 	for i, id := range ids {
-		if _, ok := m.scopes[s][id]; !ok {
+		if _, ok := have[id]; !ok {
 			bitmap[i/64] |= 1 << (i % 64)
 		}
 	}
@@ -81,30 +102,55 @@ func (m *Mem) ReadAt(ctx context.Context, s Scope, id ID, p []byte, off int64) (
 	return n, err
 }
 
-// Release implements [Store].
-func (m *Mem) Release(ctx context.Context, s Scope, before time.Time) (int64, error) {
-	if err := s.Check(); err != nil {
-		return 0, err
-	}
+// Runs implements [Store].
+func (m *Mem) Runs(ctx context.Context) ([]Usage, error) {
 	if err := ctx.Err(); err != nil {
-		return 0, err
+		return nil, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var freed int64
-	for id, c := range m.scopes[s] {
-		if c.at.Before(before) {
-			freed += int64(len(c.data))
-			delete(m.scopes[s], id)
+	var all []Usage
+	for k, r := range m.runs {
+		if u := r.usage(k); u.Owners > 0 {
+			all = append(all, u)
 		}
 	}
-	if len(m.scopes[s]) == 0 {
-		delete(m.scopes, s)
+	return all, nil
+}
+
+func (r *memRun) usage(k memKey) Usage {
+	u := Usage{Federation: k.federation, Run: k.run, Owners: len(r.owners), Used: r.used}
+	for _, chunks := range r.owners {
+		u.Chunks += len(chunks)
+		for _, c := range chunks {
+			u.Bytes += int64(len(c))
+		}
 	}
-	if freed > 0 {
-		m.used[s.Federation] -= freed
+	return u
+}
+
+// Release implements [Store].
+func (m *Mem) Release(ctx context.Context, federation, run Digest, since time.Time) (Usage, error) {
+	if err := (Scope{Federation: federation, Run: run}).Check(); err != nil {
+		return Usage{}, err
 	}
-	return freed, nil
+	if err := ctx.Err(); err != nil {
+		return Usage{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k := memKey{federation, run}
+	r := m.runs[k]
+	if r == nil {
+		return Usage{Federation: federation, Run: run}, nil
+	}
+	if r.open > 0 || r.used.After(since) {
+		return Usage{}, fmt.Errorf("%w: %s", ErrInUse, run.Short())
+	}
+	delete(m.runs, k)
+	u := r.usage(k)
+	m.used[federation] -= u.Bytes
+	return u, nil
 }
 
 // Put implements [Store].
@@ -115,7 +161,19 @@ func (m *Mem) Put(ctx context.Context, s Scope) (Batch, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return &memBatch{m: m, ctx: ctx, scope: s, chunks: make(map[ID][]byte)}, nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k := memKey{s.Federation, s.Run}
+	r := m.runs[k]
+	if r == nil {
+		if m.runs == nil {
+			m.runs = make(map[memKey]*memRun)
+		}
+		r = &memRun{owners: make(map[Digest]map[ID][]byte)}
+		m.runs[k] = r
+	}
+	r.open++
+	return &memBatch{m: m, ctx: ctx, scope: s, run: r, chunks: make(map[ID][]byte)}, nil
 }
 
 // reserve counts n bytes more, or fewer, for a federation.
@@ -136,6 +194,7 @@ type memBatch struct {
 	m      *Mem
 	ctx    context.Context
 	scope  Scope
+	run    *memRun
 	chunks map[ID][]byte
 	ended  bool
 }
@@ -179,25 +238,32 @@ func (b *memBatch) Commit() error {
 		return err
 	}
 	b.ended = true
-	now := time.Now
-	if b.m.Now != nil {
-		now = b.m.Now
-	}
 	b.m.mu.Lock()
 	defer b.m.mu.Unlock()
-	if b.m.scopes == nil {
-		b.m.scopes = make(map[Scope]map[ID]memChunk)
-	}
-	if b.m.scopes[b.scope] == nil && len(b.chunks) > 0 {
-		b.m.scopes[b.scope] = make(map[ID]memChunk)
-	}
-	for id, data := range b.chunks {
-		if old, ok := b.m.scopes[b.scope][id]; ok {
-			b.m.used[b.scope.Federation] -= int64(len(old.data))
+	if len(b.chunks) > 0 {
+		have := b.run.owners[b.scope.Owner]
+		if have == nil {
+			have = make(map[ID][]byte)
+			b.run.owners[b.scope.Owner] = have
 		}
-		b.m.scopes[b.scope][id] = memChunk{data, now()}
+		for id, data := range b.chunks {
+			if _, again := have[id]; again {
+				b.m.used[b.scope.Federation] -= int64(len(data))
+			}
+			have[id] = data
+		}
+		b.run.used = b.m.now()
 	}
+	b.leave()
 	return nil
+}
+
+// leave ends the batch in its run, of which nothing is left if it had nothing else. The
+// caller holds the lock.
+func (b *memBatch) leave() {
+	if b.run.open--; b.run.open == 0 && len(b.run.owners) == 0 {
+		delete(b.m.runs, memKey{b.scope.Federation, b.scope.Run})
+	}
 }
 
 func (b *memBatch) Discard() error {
@@ -209,5 +275,8 @@ func (b *memBatch) Discard() error {
 		b.m.reserve(b.scope.Federation, -int64(len(data)))
 	}
 	b.chunks = nil
+	b.m.mu.Lock()
+	defer b.m.mu.Unlock()
+	b.leave()
 	return nil
 }

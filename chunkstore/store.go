@@ -29,7 +29,8 @@ func (s Scope) Check() error {
 //
 // A store is safe for concurrent use, and every method fails on a scope that
 // fails its Check. Chunks come in batches: a chunk is there once its batch is
-// committed, whole or not at all, and until it is released.
+// committed, whole or not at all, and until its run is released. Runs are released
+// whole: who stores ciphertext cannot tell which of a run's chunks nobody needs.
 type Store interface {
 	// Missing returns a bitmap: bit i%64 of word i/64 is set if ids[i] is not
 	// there. The caller bounds the list.
@@ -42,10 +43,26 @@ type Store interface {
 	// with an error, io.EOF at the chunk's end. [ErrNotFound] if it is not
 	// there, or was released in between.
 	ReadAt(ctx context.Context, s Scope, id ID, p []byte, off int64) (int, error)
-	// Release removes the chunks whose last batch was committed before that
-	// time, and returns how many bytes it freed. A batch that is going on is
-	// not touched.
-	Release(ctx context.Context, s Scope, before time.Time) (bytes int64, err error)
+	// Runs returns what is there of every run that has chunks, in no order.
+	Runs(ctx context.Context) ([]Usage, error)
+	// Release removes all chunks of a run, of every owner, and returns what it
+	// freed; nothing, if there are none. If a batch of the run is going on, or the
+	// run was used after that time (see [Usage]), it removes nothing and the error
+	// is [ErrInUse]. After another error some are gone; those of which the store
+	// still has something are there again when it is opened next.
+	Release(ctx context.Context, federation, run Digest, since time.Time) (Usage, error)
+}
+
+// Usage is what a store has of one run.
+type Usage struct {
+	Federation, Run Digest
+	Owners          int   // that have chunks in it
+	Chunks          int   // one that two owners have counts twice
+	Bytes           int64 // of storage; a chunk that came twice may count twice
+	// Used is when a batch was last committed or, if that was later, when the store
+	// was last asked about a chunk of a scope of the run. A store on disk remembers
+	// the latter from its opening on.
+	Used time.Time
 }
 
 // Batch is some chunks on their way into a store. It is not safe for concurrent

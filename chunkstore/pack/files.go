@@ -29,7 +29,7 @@ type handle struct {
 	durable.File
 	pack  *pack
 	users int
-	stale bool // no longer in the list: whoever uses it last closes it
+	stale bool // not in the list: whoever uses it last closes it
 }
 
 func newFiles(fsys durable.FS) *files {
@@ -75,7 +75,10 @@ func (c *files) add(p *pack, f durable.File) (*handle, error) {
 		h.users++
 		return h, nil
 	}
-	h := &handle{File: f, pack: p, users: 1}
+	h := &handle{File: f, pack: p, users: 1, stale: p.gone}
+	if p.gone { // since it was opened: to keep it open would keep its space
+		return h, nil
+	}
 	c.open[p] = c.recent.PushFront(h)
 	if c.recent.Len() > maxOpen {
 		c.drop(c.recent.Back())
@@ -93,10 +96,11 @@ func (c *files) put(h *handle) {
 	}
 }
 
-// forget closes a pack once nobody uses it.
+// forget closes a pack that was removed, once nobody uses it.
 func (c *files) forget(p *pack) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	p.gone = true
 	if e := c.open[p]; e != nil {
 		c.drop(e)
 	}

@@ -150,7 +150,6 @@ func (s *Store) loadPack(sc chunkstore.Scope, path string) error {
 func (s *Store) index(idx *scope, b *batchInfo) {
 	at, _ := slices.BinarySearchFunc(idx.batches, b, func(x, y *batchInfo) int { return x.at.Compare(y.at) })
 	idx.batches = slices.Insert(idx.batches, at, b)
-	b.pack.live++
 	for _, r := range b.records {
 		if old, ok := idx.chunks[r.id]; !ok || !b.at.Before(old.batch.at) {
 			idx.chunks[r.id] = location{b, b.pack, r.off, r.size}

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/concordat/concordat/chunkstore"
@@ -36,18 +37,26 @@ type Store struct {
 	torn    []error // likewise
 
 	mu     sync.RWMutex
-	scopes map[chunkstore.Scope]*scope
+	runs   map[runKey]*run
 	used   map[chunkstore.Digest]int64 // by federation
 	closed bool
 }
 
 var _ chunkstore.Store = (*Store)(nil)
 
+type runKey struct{ federation, run chunkstore.Digest }
+
+// run is the scopes of one run, by owner, under the store's lock.
+type run struct {
+	scopes map[chunkstore.Digest]*scope
+	asked  atomic.Int64 // when somebody last asked for a chunk of it: nanoseconds since the Unix epoch, 0 if nobody did
+}
+
 // scope is what the store knows of one scope. All but the tail is under the
 // store's lock; the scope's own locks are taken before that one.
 type scope struct {
 	dir     string
-	users   int          // batches and releases that go on
+	users   int          // batches that go on
 	batches []*batchInfo // oldest first
 	chunks  map[chunkstore.ID]location
 	waiting []*batch // small batches to be committed
@@ -55,7 +64,7 @@ type scope struct {
 	making sync.Mutex // held while dir is made
 	made   bool
 
-	tailMu sync.Mutex // held by who appends to a pack, or removes one
+	tailMu sync.Mutex // held by who appends to a pack
 	tail   *pack      // what small batches are appended to, if there is one
 }
 
@@ -63,8 +72,7 @@ type scope struct {
 type pack struct {
 	path string
 	size int64 // under the scope's tailMu: where the last batch ends
-	live int   // under the store's lock: batches that are not released
-	dead int64 // likewise: bytes of those that are
+	gone bool  // under the lock of files: it is removed
 }
 
 type batchInfo struct {
@@ -96,7 +104,7 @@ func Open(fsys durable.FS, root string, options Options) (*Store, error) {
 		return nil, fmt.Errorf("pack: %w", err)
 	}
 	s := &Store{fsys: fsys, root: root, options: options, lock: lock, files: newFiles(fsys),
-		scopes: make(map[chunkstore.Scope]*scope), used: make(map[chunkstore.Digest]int64)}
+		runs: make(map[runKey]*run), used: make(map[chunkstore.Digest]int64)}
 	if err := s.load(); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("pack: %w", err)
@@ -162,19 +170,43 @@ func (s *Store) use(sc chunkstore.Scope) *scope {
 func (s *Store) leave(sc chunkstore.Scope, idx *scope) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if idx.users--; idx.users == 0 && len(idx.batches) == 0 {
-		delete(s.scopes, sc)
+	if idx.users--; idx.users > 0 || len(idx.batches) > 0 {
+		return
+	}
+	k := runKey{sc.Federation, sc.Run}
+	if delete(s.runs[k].scopes, sc.Owner); len(s.runs[k].scopes) == 0 {
+		delete(s.runs, k)
 	}
 }
 
 // scope is called with the lock.
 func (s *Store) scope(sc chunkstore.Scope) *scope {
-	idx := s.scopes[sc]
+	k := runKey{sc.Federation, sc.Run}
+	r := s.runs[k]
+	if r == nil {
+		r = &run{scopes: make(map[chunkstore.Digest]*scope)}
+		s.runs[k] = r
+	}
+	idx := r.scopes[sc.Owner]
 	if idx == nil {
 		idx = &scope{dir: s.dir(sc), chunks: make(map[chunkstore.ID]location)}
-		s.scopes[sc] = idx
+		r.scopes[sc.Owner] = idx
 	}
 	return idx
+}
+
+// ask returns where the chunks of a scope are, and notes that it was asked for them.
+// The caller holds the lock for reading.
+func (s *Store) ask(sc chunkstore.Scope) map[chunkstore.ID]location {
+	r := s.runs[runKey{sc.Federation, sc.Run}]
+	if r == nil {
+		return nil
+	}
+	r.asked.Store(s.options.Now().UnixNano())
+	if idx := r.scopes[sc.Owner]; idx != nil {
+		return idx.chunks
+	}
+	return nil
 }
 
 func (s *Store) find(ctx context.Context, sc chunkstore.Scope, id chunkstore.ID) (location, error) {
@@ -183,10 +215,8 @@ func (s *Store) find(ctx context.Context, sc chunkstore.Scope, id chunkstore.ID)
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if idx := s.scopes[sc]; idx != nil {
-		if loc, ok := idx.chunks[id]; ok {
-			return loc, nil
-		}
+	if loc, ok := s.ask(sc)[id]; ok {
+		return loc, nil
 	}
 	return location{}, fmt.Errorf("%w: %s", chunkstore.ErrNotFound, id.Short())
 }
@@ -198,11 +228,7 @@ func (s *Store) Missing(ctx context.Context, sc chunkstore.Scope, ids []chunksto
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	var have map[chunkstore.ID]location
-	if idx := s.scopes[sc]; idx != nil {
-		have = idx.chunks
-	}
-	bitmap := make([]uint64, (len(ids)+63)/64)
+	bitmap, have := make([]uint64, (len(ids)+63)/64), s.ask(sc)
 	for i, id := range ids {
 		if _, ok := have[id]; !ok {
 			bitmap[i/64] |= 1 << (i % 64)
@@ -229,7 +255,7 @@ func (s *Store) ReadAt(ctx context.Context, sc chunkstore.Scope, id chunkstore.I
 		}
 		h, err := s.files.get(loc.pack)
 		if errors.Is(err, fs.ErrNotExist) {
-			// Released since find, or moved to another pack: then look again.
+			// Released since find, and perhaps there again: then look again.
 			if again, aerr := s.find(ctx, sc, id); aerr != nil || again.pack != loc.pack {
 				continue
 			}

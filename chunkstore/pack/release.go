@@ -4,160 +4,120 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/concordat/concordat/chunkstore"
-	"github.com/concordat/concordat/internal/durable"
 )
 
-// Release implements chunkstore.Store. A pack that holds younger batches too is
-// written again without the older ones: small batches alone share packs, so
-// that this is little.
-func (s *Store) Release(ctx context.Context, sc chunkstore.Scope, before time.Time) (int64, error) {
-	if err := begin(ctx, sc); err != nil {
-		return 0, err
+// Runs implements chunkstore.Store.
+func (s *Store) Runs(ctx context.Context) ([]chunkstore.Usage, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
-	idx := s.use(sc)
-	defer s.leave(sc, idx)
-	idx.tailMu.Lock()
-	defer idx.tailMu.Unlock()
-	// From here on nobody finds the batches. Should removing one fail, the next
-	// Open sees it again, and a later Release removes it.
-	var freed int64
-	var errs []error
-	emptied, partly := s.forget(idx, before)
-	for _, p := range emptied {
-		if err := s.remove(idx, p); err != nil {
-			errs = append(errs, err)
-		} else {
-			freed += p.dead
-		}
-	}
-	for _, p := range partly { // what needs space, after what gives some
-		if err := s.rewrite(sc, idx, p); err != nil {
-			errs = append(errs, err)
-		} else {
-			freed += p.dead
-		}
-	}
-	if len(emptied)+len(partly) > 0 {
-		if err := s.fsys.SyncDir(idx.dir); err != nil {
-			return 0, fmt.Errorf("pack: sync %s: %w", idx.dir, errors.Join(append(errs, err)...))
-		}
-	}
-	s.reserve(sc.Federation, -freed)
-	if len(errs) > 0 {
-		return freed, fmt.Errorf("pack: %w", errors.Join(errs...))
-	}
-	return freed, nil
-}
-
-// forget takes the batches that were committed before that time out of the
-// index, and returns the packs that hold them: those that hold nothing else any
-// more, and those that do.
-func (s *Store) forget(idx *scope, before time.Time) (emptied, partly []*pack) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var touched []*pack
-	idx.batches = slices.DeleteFunc(idx.batches, func(b *batchInfo) bool {
-		if !b.at.Before(before) {
-			return false
-		}
-		if !slices.Contains(touched, b.pack) {
-			touched = append(touched, b.pack)
-		}
-		b.pack.live--
-		b.pack.dead += b.bytes
-		for _, r := range b.records {
-			if idx.chunks[r.id].batch == b {
-				delete(idx.chunks, r.id)
-			}
-		}
-		return true
-	})
-	for _, p := range touched {
-		if p.live == 0 {
-			emptied = append(emptied, p)
-		} else {
-			partly = append(partly, p)
-		}
-	}
-	return emptied, partly
-}
-
-// remove unlinks a pack. The caller syncs the directory.
-func (s *Store) remove(idx *scope, p *pack) error {
-	if idx.tail == p {
-		idx.tail = nil
-	}
-	s.files.forget(p)
-	return s.fsys.Remove(p.path)
-}
-
-// rewrite replaces a pack by one that holds its live batches alone. The caller
-// holds tailMu and syncs the directory.
-func (s *Store) rewrite(sc chunkstore.Scope, idx *scope, p *pack) error {
 	s.mu.RLock()
-	var keep []*batchInfo
-	for _, b := range idx.batches {
-		if b.pack == p {
-			keep = append(keep, b)
+	defer s.mu.RUnlock()
+	var all []chunkstore.Usage
+	for k, r := range s.runs {
+		if u := r.usage(k); u.Owners > 0 {
+			all = append(all, u)
 		}
 	}
-	s.mu.RUnlock()
-	h, err := s.files.get(p)
-	if err != nil {
-		return err
-	}
-	defer s.files.put(h)
-	data := appendHeader(nil, sc)
-	moved := make([][]record, len(keep))
-	for i, b := range keep {
-		l := newLayout()
-		for _, r := range b.records {
-			to := record{r.id, int64(len(data)) + recordSize, r.size}
-			a := to.announcement()
-			data = append(data, a[:]...)
-			data = append(data, make([]byte, r.size)...)
-			if n, err := h.ReadAt(data[to.off:], r.off); int64(n) < r.size {
-				return fmt.Errorf("read %s: %w", p.path, err)
-			}
-			l.add(to)
-		}
-		data = append(data, l.commit(b.at, int64(len(data)))...)
-		moved[i] = l.records
-	}
-	t, err := durable.CreateTemp(s.fsys, idx.dir, 0o600)
-	if err != nil {
-		return err
-	}
-	name := packName(keep[len(keep)-1].at)
-	if _, err = t.WriteAt(data, 0); err == nil {
-		err = t.Publish(name)
-	}
-	if err != nil {
-		return errors.Join(err, t.Discard())
-	}
-	s.replace(idx, p, t, name, keep, moved, int64(len(data)))
-	return s.remove(idx, p)
+	return all, nil
 }
 
-// replace has the index point to the pack that was written instead of p.
-func (s *Store) replace(idx *scope, p *pack, t *durable.Temp, name string, keep []*batchInfo, moved [][]record, size int64) {
-	fresh := s.open(idx, t, name, size)
-	if size < maxTail {
-		idx.tail = fresh
+// usage is called with the store's lock.
+func (r *run) usage(k runKey) chunkstore.Usage {
+	u := chunkstore.Usage{Federation: k.federation, Run: k.run}
+	if asked := r.asked.Load(); asked != 0 {
+		u.Used = time.Unix(0, asked)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	fresh.live, p.live = len(keep), 0
-	for i, b := range keep {
-		b.pack, b.records = fresh, moved[i]
-		for _, r := range b.records {
-			if idx.chunks[r.id].batch == b {
-				idx.chunks[r.id] = location{b, fresh, r.off, r.size}
-			}
+	for _, idx := range r.scopes {
+		if len(idx.batches) == 0 {
+			continue // one that goes on
+		}
+		u.Owners++
+		u.Chunks += len(idx.chunks)
+		for _, b := range idx.batches {
+			u.Bytes += b.bytes
+		}
+		if last := idx.batches[len(idx.batches)-1].at; last.After(u.Used) {
+			u.Used = last
 		}
 	}
+	return u
+}
+
+// Release implements chunkstore.Store. It unlinks packs and writes nothing. What is left
+// of them after a crash is there again, and is released again. Empty directories stay
+// until the next Open.
+func (s *Store) Release(ctx context.Context, federation, run chunkstore.Digest, since time.Time) (chunkstore.Usage, error) {
+	if err := begin(ctx, chunkstore.Scope{Federation: federation, Run: run}); err != nil {
+		return chunkstore.Usage{}, err
+	}
+	r, u, err := s.forget(runKey{federation, run}, since)
+	if err != nil || r == nil {
+		return u, err
+	}
+	// Nobody finds the chunks any more, and whoever stores some of this run now makes
+	// packs of his own.
+	var errs []error
+	for _, idx := range r.scopes {
+		kept, err := s.remove(idx)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		u.Bytes -= kept
+	}
+	s.reserve(federation, -u.Bytes)
+	if len(errs) > 0 {
+		return u, fmt.Errorf("pack: %w", errors.Join(errs...))
+	}
+	return u, nil
+}
+
+// forget takes a run out of the index, and returns it with what it holds, nil if there
+// is none.
+func (s *Store) forget(k runKey, since time.Time) (*run, chunkstore.Usage, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.runs[k]
+	if r == nil {
+		return nil, chunkstore.Usage{Federation: k.federation, Run: k.run}, nil
+	}
+	u := r.usage(k)
+	busy := u.Used.After(since)
+	for _, idx := range r.scopes {
+		busy = busy || idx.users > 0
+	}
+	if busy {
+		return nil, chunkstore.Usage{}, fmt.Errorf("%w: %s", chunkstore.ErrInUse, k.run.Short())
+	}
+	delete(s.runs, k)
+	return r, u, nil
+}
+
+// remove unlinks the packs of a scope that is not in the index any more. It returns the
+// bytes of chunks that the next Open may find again.
+func (s *Store) remove(idx *scope) (kept int64, err error) {
+	bytes := make(map[*pack]int64)
+	for _, b := range idx.batches {
+		bytes[b.pack] += b.bytes
+	}
+	var errs []error
+	for p, n := range bytes {
+		if err := s.fsys.Remove(p.path); err != nil {
+			errs = append(errs, err)
+			kept += n
+			continue
+		}
+		s.files.forget(p)
+	}
+	if err := s.fsys.SyncDir(idx.dir); err != nil {
+		errs = append(errs, fmt.Errorf("sync %s: %w", idx.dir, err))
+		kept = 0
+		for _, n := range bytes {
+			kept += n
+		}
+	}
+	return kept, errors.Join(errs...)
 }

@@ -9,7 +9,7 @@ import (
 
 const (
 	// maxTail ends a tail: a pack that large gets no further batches, so that
-	// Release, which rewrites what is partly released, has little to read.
+	// damage to it loses few.
 	maxTail = 1 << 20
 	// maxGroup is the most bytes that are appended, and synced, at once.
 	maxGroup = 1 << 20

@@ -61,6 +61,11 @@ func Put(s chunkstore.Store, scope chunkstore.Scope, ids []chunkstore.ID, stored
 	return b.Commit()
 }
 
+// Release releases the run of a scope.
+func Release(s chunkstore.Store, scope chunkstore.Scope, since time.Time) (chunkstore.Usage, error) {
+	return s.Release(context.Background(), scope.Federation, scope.Run, since)
+}
+
 // Has reports whether the store has the chunk, and fails the test if it has it
 // in part, or says different things about it.
 func Has(t testing.TB, s chunkstore.Store, scope chunkstore.Scope, id chunkstore.ID, stored []byte) bool {
@@ -89,7 +94,7 @@ func Has(t testing.TB, s chunkstore.Store, scope chunkstore.Scope, id chunkstore
 func Run(t *testing.T, open func(t *testing.T, c Config) chunkstore.Store) {
 	for name, test := range map[string]func(*testing.T, func(*testing.T, Config) chunkstore.Store){
 		"Batch": testBatch, "Scopes": testScopes, "ReadAt": testReadAt, "Missing": testMissing, "Refuses": testRefuses,
-		"ReaderErrors": testReaderErrors, "Quota": testQuota, "Release": testRelease, "Concurrent": testConcurrent, "Cancelled": testCancelled,
+		"ReaderErrors": testReaderErrors, "Quota": testQuota, "Release": testRelease, "InUse": testInUse, "Runs": testRuns, "Concurrent": testConcurrent, "Cancelled": testCancelled,
 	} {
 		t.Run(name, func(t *testing.T) { t.Parallel(); test(t, open) })
 	}
@@ -151,12 +156,15 @@ func testScopes(t *testing.T, open func(*testing.T, Config) chunkstore.Store) {
 		}
 		must(t, Put(s, scope, []chunkstore.ID{id}, [][]byte{c}))
 	}
-	if _, err := s.Release(ctx, Scopes[0], time.Now().Add(1000*time.Hour)); err != nil {
+	// One chunk is in all of them; the release of a run takes it from the scopes of
+	// that run alone.
+	if _, err := Release(s, Scopes[0], time.Now().Add(1000*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	for i, scope := range Scopes {
-		if Has(t, s, scope, id, c) != (i != 0) {
-			t.Errorf("scope %d is wrong after the release of scope 0", i)
+		other := scope.Federation != Scopes[0].Federation || scope.Run != Scopes[0].Run
+		if Has(t, s, scope, id, c) != other {
+			t.Errorf("scope %d is wrong after the release of the run of scope 0", i)
 		}
 	}
 	for _, bad := range []chunkstore.Scope{{}, {Federation: digest(1)}, {Run: digest(1), Owner: digest(1)}} {
@@ -164,7 +172,7 @@ func testScopes(t *testing.T, open func(*testing.T, Config) chunkstore.Store) {
 		_, err2 := s.Put(ctx, bad)
 		_, err3 := s.Size(ctx, bad, id)
 		_, err4 := s.ReadAt(ctx, bad, id, nil, 0)
-		_, err5 := s.Release(ctx, bad, time.Now())
+		_, err5 := Release(s, bad, time.Now())
 		for i, err := range []error{err1, err2, err3, err4, err5} {
 			if err == nil || errors.Is(err, chunkstore.ErrNotFound) {
 				t.Errorf("method %d takes an incomplete scope: %v", i, err)
@@ -310,9 +318,9 @@ func testQuota(t *testing.T, open func(*testing.T, Config) chunkstore.Store) {
 		t.Errorf("over the quota: %v", err)
 	}
 	must(t, b.Discard())
-	freed, err := s.Release(ctx, Scopes[0], time.Now().Add(1000*time.Hour))
-	if err != nil || freed != int64(len(c1)) {
-		t.Errorf("released %d bytes, %v, want %d", freed, err, len(c1))
+	freed, err := Release(s, Scopes[0], time.Now().Add(1000*time.Hour))
+	if err != nil || freed.Bytes != int64(len(c1)) {
+		t.Errorf("released %+v, %v, want %d bytes", freed, err, len(c1))
 	}
 	for range 3 { // given back exactly
 		b, err := s.Put(ctx, Scopes[0])
@@ -326,32 +334,120 @@ func testQuota(t *testing.T, open func(*testing.T, Config) chunkstore.Store) {
 func testRelease(t *testing.T, open func(*testing.T, Config) chunkstore.Store) {
 	now := time.Unix(1_800_000_000, 0)
 	s := open(t, Config{Now: func() time.Time { return now }})
-	scope, ctx := Scopes[0], context.Background()
 	id1, c1 := Chunk(1, 100)
-	id2, c2 := Chunk(2, 100)
-	id3, c3 := Chunk(3, 100)
-	must(t, Put(s, scope, []chunkstore.ID{id1, id2}, [][]byte{c1, c2}))
-	now = now.Add(time.Second)
-	must(t, Put(s, scope, []chunkstore.ID{id2, id3}, [][]byte{c2, c3}))
-	if n, err := s.Release(ctx, scope, now.Add(-time.Second)); n != 0 || err != nil {
-		t.Errorf("release of what came before the first batch: %d bytes, %v", n, err)
+	id2, c2 := Chunk(2, 100_000)
+	run, elsewhere := []chunkstore.Scope{Scopes[0], Scopes[3], Scopes[4]}, []chunkstore.Scope{Scopes[1], Scopes[2]}
+	for _, scope := range append(elsewhere, run...) {
+		must(t, Put(s, scope, []chunkstore.ID{id1, id2}, [][]byte{c1, c2}))
+		now = now.Add(time.Second)
+		must(t, Put(s, scope, []chunkstore.ID{id2}, [][]byte{c2}))
 	}
-	if _, err := s.Release(ctx, scope, now); err != nil {
-		t.Error(err)
+	if _, err := Release(s, Scopes[0], now.Add(-1)); !errors.Is(err, chunkstore.ErrInUse) {
+		t.Errorf("release of a run that was written since: %v", err)
 	}
-	if Has(t, s, scope, id1, c1) || !Has(t, s, scope, id2, c2) || !Has(t, s, scope, id3, c3) {
-		t.Error("release did not keep exactly what came since")
+	freed, err := Release(s, Scopes[4], now) // whichever of its owners is named
+	if err != nil || freed.Federation != Scopes[0].Federation || freed.Run != Scopes[0].Run || freed.Owners != 3 || freed.Chunks != 6 || freed.Bytes < 3*int64(len(c1)+len(c2)) {
+		t.Errorf("release: %+v, %v", freed, err)
 	}
-	b, err := s.Put(ctx, scope)
+	for _, scope := range run {
+		if Has(t, s, scope, id1, c1) || Has(t, s, scope, id2, c2) {
+			t.Errorf("a chunk of a run that is released is there")
+		}
+	}
+	for _, scope := range elsewhere {
+		if !Has(t, s, scope, id1, c1) || !Has(t, s, scope, id2, c2) {
+			t.Errorf("a chunk of another run is gone")
+		}
+	}
+	if again, err := Release(s, Scopes[0], now); err != nil || again.Bytes != 0 || again.Chunks != 0 {
+		t.Errorf("released again: %+v, %v", again, err)
+	}
+	must(t, Put(s, Scopes[0], []chunkstore.ID{id1}, [][]byte{c1})) // as after a loss
+	if !Has(t, s, Scopes[0], id1, c1) {
+		t.Error("a run that was released takes no chunks")
+	}
+}
+
+// testInUse: whoever stores or asks keeps a run.
+func testInUse(t *testing.T, open func(*testing.T, Config) chunkstore.Store) {
+	now := time.Unix(1_800_000_000, 0)
+	s := open(t, Config{Now: func() time.Time { return now }})
+	scope, ctx := Scopes[0], context.Background()
+	id, c := Chunk(1, 100)
+	other, oc := Chunk(2, 100)
+	b, err := s.Put(ctx, Scopes[4])
 	must(t, err)
-	must(t, b.Add(id1, bytes.NewReader(c1)))
-	if _, err := s.Release(ctx, scope, now.Add(time.Hour)); err != nil {
+	must(t, b.Add(other, bytes.NewReader(oc)))
+	must(t, Put(s, scope, []chunkstore.ID{id}, [][]byte{c}))
+	later := now.Add(time.Hour)
+	if _, err := Release(s, scope, later); !errors.Is(err, chunkstore.ErrInUse) {
+		t.Errorf("release during a batch of another owner: %v", err)
+	}
+	must(t, b.Discard())
+	for name, ask := range map[string]func() error{
+		"missing": func() error { _, err := s.Missing(ctx, Scopes[4], []chunkstore.ID{id}); return err },
+		"size":    func() error { _, err := s.Size(ctx, scope, id); return err },
+		"read":    func() error { _, err := s.ReadAt(ctx, scope, id, make([]byte, 1), 0); return err },
+	} {
+		now = now.Add(time.Second)
+		must(t, ask())
+		if _, err := Release(s, scope, now.Add(-1)); !errors.Is(err, chunkstore.ErrInUse) {
+			t.Errorf("release after %s: %v", name, err)
+		}
+		all, err := s.Runs(ctx)
+		if err != nil || len(all) != 1 || !all[0].Used.Equal(now) {
+			t.Errorf("after %s: %+v, %v, want it used at %v", name, all, err, now)
+		}
+	}
+	if !Has(t, s, scope, id, c) {
+		t.Error("a run in use lost a chunk")
+	}
+	if _, err := Release(s, scope, now); err != nil {
 		t.Error(err)
 	}
-	must(t, b.Commit())
-	if !Has(t, s, scope, id1, c1) || Has(t, s, scope, id2, c2) || Has(t, s, scope, id3, c3) {
-		t.Error("release during a batch did not keep exactly the batch")
+	if Has(t, s, scope, id, c) {
+		t.Error("a released chunk is there")
 	}
+}
+
+func testRuns(t *testing.T, open func(*testing.T, Config) chunkstore.Store) {
+	now := time.Unix(1_800_000_000, 0)
+	s := open(t, Config{Now: func() time.Time { return now }})
+	ctx := context.Background()
+	runs := func(want ...chunkstore.Usage) {
+		t.Helper()
+		all, err := s.Runs(ctx)
+		if err != nil || len(all) != len(want) {
+			t.Fatalf("runs: %+v, %v, want %+v", all, err, want)
+		}
+		for _, w := range want {
+			found := false
+			for _, u := range all {
+				found = found || u.Used.Equal(w.Used) && u.Federation == w.Federation && u.Run == w.Run && u.Owners == w.Owners && u.Chunks == w.Chunks && u.Bytes == w.Bytes
+			}
+			if !found {
+				t.Errorf("runs: %+v lack %+v", all, w)
+			}
+		}
+	}
+	runs()
+	id1, c1 := Chunk(1, 100)
+	id2, c2 := Chunk(2, 70_000)
+	must(t, Put(s, Scopes[0], []chunkstore.ID{id1, id2}, [][]byte{c1, c2}))
+	must(t, Put(s, Scopes[1], []chunkstore.ID{id1}, [][]byte{c1}))
+	first := now
+	now = now.Add(time.Minute)
+	must(t, Put(s, Scopes[4], []chunkstore.ID{id1}, [][]byte{c1}))
+	b, err := s.Put(ctx, Scopes[2]) // has nothing yet
+	must(t, err)
+	runs(chunkstore.Usage{Federation: Scopes[0].Federation, Run: Scopes[0].Run, Owners: 2, Chunks: 3, Bytes: int64(2*len(c1) + len(c2)), Used: now},
+		chunkstore.Usage{Federation: Scopes[1].Federation, Run: Scopes[1].Run, Owners: 1, Chunks: 1, Bytes: int64(len(c1)), Used: first})
+	must(t, b.Discard())
+	_, err = Release(s, Scopes[0], now)
+	must(t, err)
+	_, err = Release(s, Scopes[1], now)
+	must(t, err)
+	runs()
 }
 
 func testConcurrent(t *testing.T, open func(*testing.T, Config) chunkstore.Store) {
@@ -372,7 +468,7 @@ func testConcurrent(t *testing.T, open func(*testing.T, Config) chunkstore.Store
 					t.Errorf("read: %v", err)
 				}
 				if i == 4 {
-					if _, err := s.Release(ctx, scope, time.Now()); err != nil {
+					if _, err := Release(s, scope, time.Now().Add(time.Hour)); err != nil && !errors.Is(err, chunkstore.ErrInUse) {
 						t.Error(err)
 					}
 				}

@@ -39,7 +39,7 @@ func benchIngest(ctx context.Context, dir string) (all []benchValue, err error) 
 	file := filepath.Join(dir, "bench-raw")
 	return measureRatios(ctx, []ratio{{name: "ingest", limit: "appending the same 40 MiB to a file and syncing it", better: "higher", target: 0.8,
 		prepare: func() error {
-			_, err := store.Release(ctx, scope, time.Now().Add(time.Hour))
+			_, err := store.Release(ctx, scope.Federation, scope.Run, time.Now().Add(time.Hour))
 			return errors.Join(err, os.RemoveAll(file))
 		},
 		ours: func() error {
