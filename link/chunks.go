@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"time"
 
 	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
 	"github.com/concordat/concordat/chunkstore"
@@ -75,5 +76,25 @@ func (r *service) GetChunks(q *concordatv1.GetChunksRequest, stream concordatv1.
 	if err != nil {
 		return err
 	}
-	return r.fault(stream.Context(), r.chunks.Get(stream, sc, q))
+	return r.fault(stream.Context(), r.released(stream.Context(), sc, r.chunks.Get(stream, sc, q)))
+}
+
+// released words the error about a chunk that is not there: a run whose chunks were
+// released is no riddle to whoever comes for them.
+func (r *service) released(ctx context.Context, sc chunkstore.Scope, err error) error {
+	if status.Code(err) != codes.NotFound {
+		return err
+	}
+	was, serr := r.state.Retirement(ctx, sc.Federation, sc.Run)
+	if serr != nil {
+		return serr
+	}
+	if was.Released.IsZero() {
+		return err
+	}
+	why := "its log had no end of it"
+	if !was.Ended.IsZero() {
+		why = "it had ended by " + was.Ended.UTC().Format(time.DateOnly)
+	}
+	return status.Errorf(codes.NotFound, "%s: this link released the chunks of run %s on %s; %s", status.Convert(err).Message(), sc.Run.Short(), was.Released.UTC().Format(time.DateOnly), why)
 }

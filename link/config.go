@@ -39,6 +39,14 @@ type Config struct {
 	CheckpointInterval time.Duration `yaml:"checkpoint_interval"` // between checkpoints of a log that grows; zero: 100 ms
 	MessageAge         time.Duration `yaml:"message_age"`         // after which a payload that nobody fetched is dropped; zero: 7 days
 
+	// Retain and Abandoned say when the chunks of a run are released: so long after the
+	// log had its end, or, of what does not end, so long after anybody used it. Zero: 30
+	// days; 90 days, or Retain if that is longer. Abandoned is at least Retain and a day.
+	Retain    Period `yaml:"retain"`
+	Abandoned Period `yaml:"abandoned"`
+
+	ReleaseInterval time.Duration `yaml:"-"` // between looks at what may be released; zero: 10 minutes
+
 	Logger *slog.Logger     `yaml:"-"` // nil: nothing is logged. Log is for whoever makes it
 	Now    func() time.Time `yaml:"-"` // nil: time.Now
 }
@@ -65,13 +73,22 @@ func (c *Config) Complete() error {
 		name string
 		v    *time.Duration
 		def  time.Duration
-	}{{"batch_age", &c.BatchAge, 20 * time.Millisecond}, {"checkpoint_interval", &c.CheckpointInterval, 100 * time.Millisecond}, {"message_age", &c.MessageAge, 7 * 24 * time.Hour}} {
+	}{{"batch_age", &c.BatchAge, 20 * time.Millisecond}, {"checkpoint_interval", &c.CheckpointInterval, 100 * time.Millisecond}, {"message_age", &c.MessageAge, 7 * day}, {"release interval", &c.ReleaseInterval, 10 * time.Minute}} {
 		if *d.v < 0 {
 			return fmt.Errorf("link: %s is negative", d.name)
 		}
 		if *d.v == 0 {
 			*d.v = d.def
 		}
+	}
+	if c.Retain == 0 {
+		c.Retain = Period(30 * day)
+	}
+	if c.Abandoned == 0 {
+		c.Abandoned = max(Period(90*day), c.Retain)
+	}
+	if least := max(c.Retain, Period(day)); c.Retain < 0 || c.Abandoned < least {
+		return fmt.Errorf("link: abandoned is %s, want at least retain and a day: %s", c.Abandoned, least)
 	}
 	l := &c.Limits
 	for _, d := range []struct {

@@ -13,5 +13,9 @@
 // rows, files and logs of it.
 //
 // The link dials nobody. It verifies what keeps parties apart (credentials, the
-// ids of chunks, cosignatures) and believes and decides nothing else.
+// ids of chunks, cosignatures) and believes and decides nothing else, but for one
+// thing: which chunks nobody needs any more. Those of a run go some time after its
+// log had the run's end, signed by an enclave whose evidence passes, and nobody used
+// them since ([Config].Retain); those of what never ends, after a longer time
+// ([Config].Abandoned).
 package link

@@ -19,6 +19,7 @@ import (
 // federation is everything of one federation that is hosted here.
 type federation struct {
 	id      cose.Digest
+	chain   *policy.Chain
 	policy  *policy.Policy // in force when the link started
 	mail    *mailbox.Exchange
 	log     *log.Log
@@ -65,7 +66,7 @@ func (c *Config) chains() ([]*policy.Chain, error) {
 // host opens a federation.
 func (l *Link) host(ctx context.Context, chain *policy.Chain, key *cose.Signer) (*federation, error) {
 	head := chain.Head()
-	f := &federation{id: chain.Federation(), policy: head, witness: make(map[policy.MemberID]tlog.VerifierKey), sessions: make(map[*session]struct{})}
+	f := &federation{id: chain.Federation(), chain: chain, policy: head, witness: make(map[policy.MemberID]tlog.VerifierKey), sessions: make(map[*session]struct{})}
 	fail := func(err error) (*federation, error) {
 		return nil, fmt.Errorf("link: federation %s: %w", f.id.Short(), err)
 	}

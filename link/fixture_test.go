@@ -114,7 +114,7 @@ func witnessKey(t testing.TB, name string, m policy.MemberID) tlog.VerifierKey {
 func (c *consortium) credential(t testing.TB, m policy.MemberID, node *cose.Signer) []byte {
 	t.Helper()
 	raw, err := policy.SignCredential(signer(c.name, string(m), "issuer"), policy.NodeCredential{
-		Federation: c.id(), Member: m, NodeKey: node.Public(), Serial: 1, NotAfter: uint64(time.Now().Add(24 * time.Hour).Unix())})
+		Federation: c.id(), Member: m, NodeKey: node.Public(), Serial: 1, NotAfter: uint64(time.Now().Add(89 * 24 * time.Hour).Unix())})
 	if err != nil {
 		t.Fatal(err)
 	}

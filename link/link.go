@@ -34,6 +34,7 @@ type Link struct {
 	address  string
 	state    *state.Store
 	relay    *service
+	collect  *collector
 	server   *grpc.Server
 	listener net.Listener
 	exporter net.Listener // nil: none
@@ -109,6 +110,7 @@ func New(cfg Config) (_ *Link, err error) {
 	if err := l.hostAll(); err != nil {
 		return nil, err
 	}
+	l.collect = l.collector(chunks)
 	if err := l.listen(pin); err != nil {
 		return nil, err
 	}
@@ -194,7 +196,7 @@ func (l *Link) Run(ctx context.Context) error {
 		l.cfg.Logger.Warn("no federation is hosted; put a signed policy into the directory and start again", "directory", filepath.Join(l.cfg.Data, federationsDir))
 	}
 	l.cfg.Logger.Info("link is ready", "address", l.address)
-	parts := []daemon.Part{{Name: "mail expiry", Run: l.expire}}
+	parts := []daemon.Part{{Name: "mail expiry", Run: l.expire}, {Name: "chunk release", Run: l.collect.run}}
 	if l.exporter != nil {
 		parts = append(parts, daemon.Part{Name: "metrics", Run: func(ctx context.Context) error { return metrics.Serve(ctx, l.exporter, l.registry) }})
 	}

@@ -44,6 +44,27 @@ func (l *Log) ReadTile(ctx context.Context, path string) ([]byte, error) {
 	return b, nil
 }
 
+// Entries returns published entries from index first on, at least one and at most 256
+// if there are any; nil, if not.
+func (l *Log) Entries(ctx context.Context, first uint64) ([][]byte, error) {
+	_, published := l.Published()
+	if first >= published {
+		return nil, nil
+	}
+	// Of the bundles that are not full, only the one of the log as it is stays.
+	size, err := l.Size(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n := first / layout.EntryBundleWidth
+	entries, err := l.bundle(ctx, n, size)
+	if err != nil {
+		return nil, err
+	}
+	from := n * layout.EntryBundleWidth
+	return entries[first-from : min(uint64(len(entries)), published-from)], nil
+}
+
 // Receipt returns the COSE receipt (RFC 9942) of the entry at index in the
 // published checkpoint of the given size, 0 for the newest, and that checkpoint.
 func (l *Log) Receipt(ctx context.Context, index, size uint64) (raw, note []byte, err error) {
