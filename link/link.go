@@ -90,17 +90,11 @@ func New(cfg Config) (_ *Link, err error) {
 		return nil, err
 	}
 	l.closers = append(l.closers, l.state)
-	chunks, err := pack.Open(disk, filepath.Join(cfg.Data, chunksDir), pack.Options{FederationBytes: cfg.Limits.ChunkBytes, Now: cfg.Now})
+	chunks, err := cfg.openChunks()
 	if err != nil {
-		return nil, fmt.Errorf("link: %w", err)
+		return nil, err
 	}
 	l.closers = append(l.closers, chunks)
-	for _, err := range chunks.Damaged() {
-		cfg.Logger.Error("chunks are lost", "error", err)
-	}
-	for _, err := range chunks.Torn() {
-		cfg.Logger.Warn("chunks that a crash left uncommitted are gone", "error", err)
-	}
 	vendors, err := cfg.vendors()
 	if err != nil {
 		return nil, fmt.Errorf("link: endorsements: %w", err)
@@ -124,6 +118,21 @@ func New(cfg Config) (_ *Link, err error) {
 	)
 	concordatv1.RegisterRelayServer(l.server, l.relay)
 	return l, nil
+}
+
+// openChunks opens the store of chunks and says what of it is lost.
+func (c *Config) openChunks() (*pack.Store, error) {
+	chunks, err := pack.Open(disk, filepath.Join(c.Data, chunksDir), pack.Options{FederationBytes: c.Limits.ChunkBytes, Now: c.Now})
+	if err != nil {
+		return nil, fmt.Errorf("link: %w", err)
+	}
+	for _, err := range chunks.Damaged() {
+		c.Logger.Error("chunks are lost", "error", err)
+	}
+	for _, err := range chunks.Torn() {
+		c.Logger.Warn("chunks that a crash left uncommitted are gone", "error", err)
+	}
+	return chunks, nil
 }
 
 func (l *Link) hostAll() error {

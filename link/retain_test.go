@@ -428,11 +428,11 @@ func TestReleaseAfterCrash(t *testing.T) {
 // counting counts how often it is asked.
 type counting struct {
 	chunkstore.Store
-	asked int
+	asked atomic.Int32
 }
 
 func (c *counting) Runs(context.Context) ([]chunkstore.Usage, error) {
-	c.asked++
+	c.asked.Add(1)
 	return nil, errors.New("the disk is away")
 }
 
@@ -448,17 +448,94 @@ func TestCollectorRuns(t *testing.T) {
 		go func() { ended <- c.run(ctx) }()
 		time.Sleep(9 * time.Minute)
 		synctest.Wait()
-		if store.asked != 0 {
+		if store.asked.Load() != 0 {
 			t.Error("it works as soon as it is started")
 		}
 		time.Sleep(22 * time.Minute)
 		synctest.Wait()
-		if store.asked != 3 {
-			t.Errorf("worked %d times in 31 minutes", store.asked)
+		if store.asked.Load() != 3 {
+			t.Errorf("worked %d times in 31 minutes", store.asked.Load())
 		}
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+// TestOperator: who stops the link sees what it keeps and when that goes, and removes
+// what is asked for, unless an enclave may need it.
+func TestOperator(t *testing.T) {
+	t.Parallel()
+	a := newArchive(t)
+	ctx, cfg := t.Context(), Config{Data: a.data, Now: a.now}
+	if _, err := Chunks(ctx, cfg); err == nil || !strings.Contains(err.Error(), "stopped first") {
+		t.Errorf("the chunks of a link that runs: %v", err)
+	}
+	if _, err := Chunks(ctx, Config{Data: t.TempDir()}); err == nil {
+		t.Error("the chunks of a directory that has none")
+	}
+	b := a.boot(t, 1, 1, 2)
+	request := cose.Digest{1}
+	begun := b.sign(t, receipt.KindRun, cose.Digest{}, &receipt.Run{Request: request, Requester: request, App: request, Config: request, Strategy: "fedavg", Class: receipt.ClassMixing,
+		Exposure: "aggregate", Rounds: 1, Cohort: request, Nodes: 1, Members: 1, DownlinkCommit: request, Dropouts: "refuse", Numeric: "n", Evidence: request})
+	running, ended, place := cose.Sum(begun), cose.Sum([]byte("ended")), cose.Sum([]byte("place"))
+	a.log(b.evidence(t), begun, b.end(t, ended))
+	a.collect(0)
+	for _, run := range []cose.Digest{running, ended, place} {
+		a.store(run)
+	}
+	a.bank.stop()
+	a.box.stop()
+	a.stop()
+	all, err := Chunks(ctx, cfg)
+	if err != nil || len(all) != 3 {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	for i, want := range []struct {
+		run    cose.Digest
+		logged bool
+		ended  bool
+		due    time.Duration
+	}{{running, true, false, 90 * day}, {ended, false, true, 30 * day}, {place, false, false, 90 * day}} {
+		k := all[i]
+		if k.Run != want.run || k.Owners != 2 || k.Chunks != 2 || k.Logged != want.logged || k.Ended.IsZero() == want.ended || k.Due.Sub(k.Used) != want.due {
+			t.Errorf("run %d: %+v, want %+v", i, k, want)
+		}
+	}
+	never := cfg
+	never.Retain = Forever
+	if all, err = Chunks(ctx, never); err != nil || !all[1].Due.IsZero() {
+		t.Errorf("for ever: %+v, %v", all, err)
+	}
+	for name, x := range map[string]struct {
+		runs  []string
+		force bool
+		want  error
+	}{
+		"a running run":      {[]string{ended.String(), running.Short()}, false, ErrRunning},
+		"too short":          {[]string{ended.String()[:7]}, true, nil},
+		"no such run":        {[]string{ended.String(), cose.Sum(nil).String()}, true, nil},
+		"longer than digits": {[]string{ended.String() + "0"}, true, nil},
+	} {
+		if freed, err := ReleaseChunks(ctx, cfg, x.runs, x.force); err == nil || x.want != nil && !errors.Is(err, x.want) || len(freed) > 0 {
+			t.Errorf("%s: %+v, %v", name, freed, err)
+		}
+	}
+	a.start()
+	a.keeps("after what was refused", running, ended, place)
+	a.stop()
+	freed, err := ReleaseChunks(ctx, cfg, []string{ended.Short(), place.String(), ended.String()}, false)
+	if err != nil || len(freed) != 2 || freed[0].Run != ended || freed[0].Chunks != 2 || freed[0].Bytes < 200_000 {
+		t.Errorf("%+v, %v", freed, err)
+	}
+	if freed, err = ReleaseChunks(ctx, cfg, []string{running.Short()}, true); err != nil || len(freed) != 1 {
+		t.Errorf("%+v, %v", freed, err)
+	}
+	a.start()
+	a.keeps("at the end")
+	_, err = transfer.NewClient(a.bank.conn).ReadAt(ctx, chunkstore.Scope{Federation: a.id(), Run: running}, chunkstore.ID{1}, make([]byte, 1), 0)
+	if err == nil || !strings.Contains(err.Error(), "its log had no end of it") {
+		t.Errorf("read of what the operator removed: %v", err)
+	}
 }
