@@ -193,7 +193,10 @@ func (c *collector) enter(ctx context.Context, f *federation, h *heard, entry []
 		if r, err := c.state.Retirement(ctx, f.id, u.Run()); err != nil || !r.Ended.IsZero() {
 			return err
 		}
-		return c.state.PutEnd(ctx, f.id, u.Run(), c.now())
+		if err := c.state.PutEnd(ctx, f.id, u.Run(), c.now()); err != nil {
+			return err
+		}
+		c.logger.InfoContext(ctx, "a run has ended", "federation", f.id.Short(), "run", u.Run().Short())
 	}
 	return nil
 }
