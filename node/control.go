@@ -218,7 +218,7 @@ func (c *control) file(run []byte, name string, send func([]byte) error) error {
 	}
 	f, err := os.Open(filepath.Join(c.n.runDir(Digest(run)), name))
 	if errors.Is(err, os.ErrNotExist) {
-		return status.Errorf(codes.NotFound, "run %s has no %s on this node (has it ended?)", Digest(run).Short(), name)
+		return status.Errorf(codes.NotFound, "run %s has no %s on this node: a node writes it at the run's end, while the link has what it needs; if the run has ended, this node's log says why not", Digest(run).Short(), name)
 	}
 	if err != nil {
 		return status.Error(codes.Internal, err.Error())
