@@ -539,3 +539,36 @@ func TestOperator(t *testing.T) {
 		t.Errorf("read of what the operator removed: %v", err)
 	}
 }
+
+// TestAppraisedOnce: evidence is what it was found to be when it was first read, also
+// when it would not pass any more; what the link could not judge it judges again.
+func TestAppraisedOnce(t *testing.T) {
+	t.Parallel()
+	a := newArchive(t)
+	run, other := cose.Sum([]byte("run")), cose.Sum([]byte("other"))
+	b, late := a.boot(t, 1, 1, 2), a.boot(t, 2, 2, 2)
+	a.log(b.evidence(t), b.end(t, run))
+	a.collect(0)
+	a.restart()
+	good := a.link.collect.appraise
+	a.link.collect.appraise = func(_ context.Context, _ *federation, u *receipt.Unverified) error {
+		if u.Issuer() == receipt.EnclaveIssuer(b.id) {
+			t.Error("evidence is appraised again")
+		}
+		return errNotAppraised
+	}
+	a.store(run)
+	a.store(other)
+	a.log(b.end(t, cose.Sum([]byte("a third"))), late.evidence(t), late.end(t, other))
+	if err := a.link.collect.collect(t.Context()); !errors.Is(err, errNotAppraised) {
+		t.Errorf("evidence that cannot be judged: %v", err)
+	}
+	a.advance(day / 2)
+	if err := a.link.collect.collect(t.Context()); !errors.Is(err, errNotAppraised) {
+		t.Errorf("evidence that cannot be judged, again: %v", err)
+	}
+	a.keeps("while the log is not understood", run, other)
+	a.link.collect.appraise = good
+	a.collect(31 * day)
+	a.keeps("a month later")
+}
