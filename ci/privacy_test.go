@@ -96,6 +96,12 @@ func (o *output) Write(b []byte) (int, error) {
 	return o.buf.Write(b)
 }
 
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
 // lines returns the lines of a daemon.
 func (o *output) lines(daemon string) string {
 	o.mu.Lock()

@@ -201,8 +201,8 @@ func TestServerAppRefused(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			opts, app, begin := ci.OwnServerApp(t, modes(mode)...)
-			var log strings.Builder
-			f := ci.StartFederation(t, append(opts, ci.LogTo(&log), ci.Policy(func(p *policy.Policy) {
+			log := new(output)
+			f := ci.StartFederation(t, append(opts, ci.LogTo(log), ci.Policy(func(p *policy.Policy) {
 				if mode == "silent" {
 					p.Release.StepDeadline = 3
 				}
