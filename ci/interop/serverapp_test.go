@@ -2,8 +2,6 @@ package interop
 
 import (
 	"bytes"
-	"fmt"
-	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,59 +15,83 @@ import (
 	"github.com/concordat/concordat/policy"
 )
 
-// TestOwnServerApp runs an app whose ServerApp aggregates, in the enclave, with each
-// version of Flower: its own strategy, and a query.
-func TestOwnServerApp(t *testing.T) {
-	for _, env := range environments(t) {
-		t.Run(filepath.Base(env), func(t *testing.T) { ownServerApp(t, env) })
+// TestServerApp runs apps whose own ServerApp aggregates, in the enclave, with each version
+// of Flower there: a strategy of the app's own, which also asks a question; a wrapper of
+// Flower's that adds noise; and a NumPyClient with a strategy from before the Message API.
+// The second node has another version.
+func TestServerApp(t *testing.T) {
+	envs := environments(t)
+	for i, env := range envs {
+		other := envs[(i+1)%len(envs)]
+		t.Run(filepath.Base(env), func(t *testing.T) {
+			// Each round adds the median of 1, 2 and 3.
+			own := newOwner(t, env, other, "testdata/own", map[string]any{"num-server-rounds": int64(2), "mode": "median"}, map[string]any{"num-server-rounds": int64(2), "mode": "private"})
+			own.refused("does not list this run config", "run", own.app, "my-node", "-c", `mode="other"`)
+			own.run(nil, "its own ServerApp aggregates", "[ROUND 1/2] train: 3 contributions  loss 0.611111", "[ROUND 2/2] evaluate: 3 contributions  accuracy 4", "query: 3 contributions")
+			if env == envs[len(envs)-1] {
+				own.run([]string{"-c", `mode="private"`}, "[ROUND 2/2] evaluate: 3 contributions  accuracy ")
+			}
+			newOwner(t, env, other, "testdata/legacy", map[string]any{"num-server-rounds": int64(2)}).run(nil, "[ROUND 2/2] evaluate: 3 contributions")
+		})
 	}
 }
 
-func ownServerApp(t *testing.T, env string) {
+// owner is a user in a federation whose policy has one app that aggregates by itself.
+type owner struct {
+	*user
+	f       *ci.Federation
+	app     string
+	digest  [32]byte
+	enclave *ci.Daemon
+}
+
+func newOwner(t *testing.T, env, other, dir string, configs ...map[string]any) *owner {
+	t.Helper()
 	u := newUser(t, env)
-	app, err := filepath.Abs("testdata/own")
-	if err != nil {
+	o := &owner{user: u}
+	var err error
+	if o.app, err = filepath.Abs(dir); err != nil {
 		t.Fatal(err)
 	}
-	file, digest := u.build(app)
+	file, digest := u.build(o.app)
 	a, err := apps.Open(apps.Config{Environment: env, Isolation: sandbox.Isolation(isolation(t))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := func(mode string) policy.Digest {
-		return policy.ConfigDigest(map[string]any{"num-server-rounds": int64(2), "mode": mode})
-	}
-	f, approve := u.federation(digest, [3]string{env, env, env}, ci.ServerApps(a), ci.Policy(func(p *policy.Policy) {
+	f, approve := u.federation(digest, [3]string{env, other, env}, ci.ServerApps(a), ci.Policy(func(p *policy.Policy) {
 		x := p.App(digest)
 		x.Exposure, x.Strategies = policy.ExposureIndividual, []string{policy.StrategyCustom}
-		for _, mode := range []string{"median", "asks", "grown", "sampled", "raises"} {
-			x.Configs = append(x.Configs, config(mode))
+		for _, c := range configs {
+			x.Configs = append(x.Configs, policy.ConfigDigest(c))
 		}
-		sortDigests(x.Configs)
+		slices.SortFunc(x.Configs, func(a, b policy.Digest) int { return bytes.Compare(a[:], b[:]) })
 		p.Nodes.MessageTypes = []string{"evaluate", "query", "train"}
-		p.Nodes.MetricKeys = []string{"accuracy", "loss", "num-examples", "rows"}
+		p.Nodes.MetricKeys = nil
 	}))
 	approve(file)
-	u.refused("does not list this run config", "run", app, "my-node", "-c", `mode="other"`)
+	o.f, o.enclave = f, f.Enclave
+	return o
+}
 
+// run runs the app, wants words in its log, and has the next instance of the enclave take
+// the place of the one that it used.
+func (o *owner) run(args []string, want ...string) {
+	t := o.t
+	t.Helper()
 	begin := time.Now()
-	out := u.flwr("run", app, "my-node", "--stream", "-c", `mode="asks"`)
-	t.Logf("a run took %.1f s:\n%s", time.Since(begin).Seconds(), out)
-	// Each round adds the median of 1, 2 and 3.
-	for _, want := range []string{"its own ServerApp aggregates", "[ROUND 2/2] evaluate: 3 contributions  accuracy 4", "query: 3 contributions", "Run completed."} {
-		if !strings.Contains(out, want) {
-			t.Errorf("no %q in the log", want)
+	out := o.flwr(append([]string{"run", o.app, "my-node", "--stream"}, args...)...)
+	t.Logf("a run of 2 rounds took %.1f s:\n%s", time.Since(begin).Seconds(), out)
+	for _, w := range append(want, "Run completed.") {
+		if !strings.Contains(out, w) {
+			t.Errorf("no %q in the log", w)
 		}
 	}
 	if strings.Contains(out, "saw") {
 		t.Error("what the ServerApp printed left the enclave")
 	}
-	_ = f
-	_ = node.Event{}
-	_ = net.Listen
-	_ = fmt.Sprint
-}
-
-func sortDigests(list []policy.Digest) {
-	slices.SortFunc(list, func(a, b policy.Digest) int { return bytes.Compare(a[:], b[:]) })
+	for _, n := range o.f.Nodes {
+		n.Await(t, "the run's end as completed", func(e node.Event) bool { return e.Kind == "ended" && e.Outcome == "completed" })
+	}
+	<-o.enclave.Done()
+	o.enclave = o.f.StartEnclave(o.f.Machine, nil, nil)
 }

@@ -13,6 +13,7 @@ import (
 
 	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
 	"github.com/concordat/concordat/internal/flower/fab"
+	"github.com/concordat/concordat/policy"
 )
 
 func newAppCommand() *cobra.Command {
@@ -45,18 +46,33 @@ func readBundle(path string) (*fab.Bundle, error) {
 }
 
 func newAppShowCommand() *cobra.Command {
-	return &cobra.Command{
+	var overrides []string
+	cmd := &cobra.Command{
 		Use:   "show FILE.fab",
 		Short: "Check a bundle and print what is in it",
 		Long: `Show checks a bundle as a node does, and prints its hash, which is what a policy lists, its components and
-run config, and every file with its own hash: what an owner reads before approving. It needs no node.`,
-		Example: "  flwr build --app quickstart\n  concordat app show concordat.quickstart.1-0-0.3f9a12c0.fab",
-		Args:    cobra.ExactArgs(1),
+run config, and every file with its own hash: what an owner reads before approving. It needs no node.
+
+Where a bundle's own ServerApp is to aggregate, with exposure individual, a policy lists the digest of the run
+config as well: the one that show prints, with the overrides that "flwr run" will be given.`,
+		Example: `  flwr build --app quickstart
+  concordat app show concordat.quickstart.1-0-0.3f9a12c0.fab
+  concordat app show concordat.quickstart.1-0-0.3f9a12c0.fab --run-config num-server-rounds=5 --run-config 'mode="fast"'`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := readBundle(args[0])
 			if err != nil {
 				return err
 			}
+			given, err := fab.ParseOverrides(overrides)
+			if err != nil {
+				return usagef("--run-config: %v", err)
+			}
+			config, err := b.Fuse(given)
+			if err != nil {
+				return usagef("--run-config: %v", err)
+			}
+			config = policy.AppConfig(config)
 			type file struct {
 				Path   string `json:"path"`
 				Size   int64  `json:"size"`
@@ -70,27 +86,31 @@ run config, and every file with its own hash: what an owner reads before approvi
 				ServerApp string         `json:"serverapp"`
 				ClientApp string         `json:"clientapp"`
 				Config    map[string]any `json:"config"`
+				ConfigID  string         `json:"config_digest"`
 				Files     []file         `json:"files"`
-			}{b.Hash(), b.ID(), b.Version, b.Strategy, b.ServerApp, b.ClientApp, b.Config, nil}
+			}{b.Hash(), b.ID(), b.Version, b.Strategy, b.ServerApp, b.ClientApp, config, policy.ConfigDigest(config).String(), nil}
 			for _, f := range b.Files {
 				v.Files = append(v.Files, file{f.Path, f.Size, hex.EncodeToString(f.Digest[:])})
 			}
 			return emit(cmd, v, func(w io.Writer) {
 				fmt.Fprintf(w, "%s %s\ndigest     %s\nserverapp  %s\nclientapp  %s\n", v.App, v.Version, v.Digest, v.ServerApp, v.ClientApp)
 				if v.Strategy == "" {
-					fmt.Fprintln(w, "strategy   none: the run config must name one")
+					fmt.Fprintln(w, "strategy   none: the run config names one, or the app's own code aggregates")
 				} else {
 					fmt.Fprintf(w, "strategy   %s\n", v.Strategy)
 				}
 				for _, k := range slices.Sorted(maps.Keys(v.Config)) {
 					fmt.Fprintf(w, "config     %s = %v\n", k, v.Config[k])
 				}
+				fmt.Fprintf(w, "config     digest %s\n", v.ConfigID)
 				for _, f := range v.Files {
 					fmt.Fprintf(w, "file       %s  %8d  %s\n", f.Digest[:16], f.Size, f.Path)
 				}
 			})
 		},
 	}
+	cmd.Flags().StringArrayVarP(&overrides, "run-config", "c", nil, `a key of the run config with another value, as TOML: 'lr=0.1', 'mode="fast"'; may be repeated`)
+	return cmd
 }
 
 func newAppApproveCommand() *cobra.Command {

@@ -74,6 +74,25 @@ func TestAppCommands(t *testing.T) {
 		Digest, Strategy string
 		Files            []struct{ Path string }
 	}
+	digests := map[string]bool{}
+	for _, c := range [][]string{nil, {"--run-config", "epochs=7"}, {"-c", "epochs=8"}, {"-c", "epochs=7", "-c", `concordat.strategy="fedadam"`}} {
+		var v struct {
+			Config map[string]any `json:"config"`
+			Digest string         `json:"config_digest"`
+		}
+		if out, err = run(append([]string{"show", fabFile, "--output", "json"}, c...)...); err != nil || json.Unmarshal([]byte(out), &v) != nil || len(v.Digest) != 64 || len(v.Config) == 0 {
+			t.Errorf("%v: %v\n%s", c, err, out)
+		}
+		digests[v.Digest] = true
+	}
+	if len(digests) != 3 { // the last is the second's: what is Concordat's own is not the app's
+		t.Errorf("%d digests of configs, want 3", len(digests))
+	}
+	for _, c := range []string{"no-such-key=1", "epochs", "epochs=[1]"} {
+		if _, err := run("show", fabFile, "-c", c); err == nil {
+			t.Errorf("an override %s passes", c)
+		}
+	}
 	if out, err = run("show", fabFile, "--output", "json"); err != nil || json.Unmarshal([]byte(out), &shown) != nil || shown.Digest != fabDigest || shown.Strategy != "fedavg" || len(shown.Files) != 5 {
 		t.Errorf("show --output json: %v\n%s", err, out)
 	}

@@ -171,6 +171,22 @@ func (p *Project) Fuse(overrides map[string]any) (map[string]any, error) {
 	return out, nil
 }
 
+// ParseOverrides reads overrides of a run config, each a key of TOML and its value, as
+// "flwr run" takes them.
+func ParseOverrides(lines []string) (map[string]any, error) {
+	out := map[string]any{}
+	for _, l := range lines {
+		var table map[string]any
+		if err := toml.Unmarshal([]byte(l), &table); err != nil {
+			return nil, fmt.Errorf("%.200q: %w", l, err)
+		}
+		if err := flatten(out, "", table); err != nil {
+			return nil, fmt.Errorf("%.200q: %w", l, err)
+		}
+	}
+	return out, nil
+}
+
 // Terms are what a run needs to be told beside its config.
 type Terms struct {
 	Strategy  string

@@ -11,7 +11,7 @@ import (
 	"github.com/concordat/concordat/internal/flower"
 )
 
-// Batch is the messages that a process sent at once. Their content is one.
+// Batch is the messages that a process sent together. Their content is one.
 type Batch struct {
 	Type    string // "train", "evaluate" or "query", with ".action" if it has one
 	Group   string // Flower's group id: strategies put the round there
@@ -50,6 +50,8 @@ type batch struct {
 	maxBytes int64
 	want     map[object.ID]bool // announced and not here
 	bytes    int64
+	settle   *time.Timer // runs while messages to more nodes may come; nil before
+	ready    bool        // handed to Next: nothing is added any more
 
 	answered chan struct{} // closed when replies is set
 	replies  []*reply
@@ -58,70 +60,81 @@ type batch struct {
 // Limits of words that go on to nodes.
 const maxWord = 256
 
-// newBatch checks what is announced, and returns the objects to push.
-func newBatch(list []announced, maxBytes int64) (*batch, []string, error) {
-	if len(list) == 0 {
-		return nil, nil, refusef("0 messages")
-	}
-	first := list[0]
-	b := &batch{Batch: Batch{Type: first.metadata.Type, Group: first.metadata.Group, Objects: map[object.ID][]byte{}},
-		messages: list, maxBytes: maxBytes, want: map[object.ID]bool{}, answered: make(chan struct{})}
+// newBatch returns a batch with the content of a message.
+func newBatch(m announced, maxBytes int64) (*batch, error) {
+	b := &batch{Batch: Batch{Type: m.metadata.Type, Group: m.metadata.Group, Objects: map[object.ID][]byte{}},
+		maxBytes: maxBytes, want: map[object.ID]bool{}, answered: make(chan struct{})}
 	if len(b.Type) > maxWord || len(b.Group) > maxWord {
-		return nil, nil, refusef("a message type or group of more than %d bytes", maxWord)
+		return nil, refusef("a message type or group of more than %d bytes", maxWord)
 	}
-	for i, m := range list {
-		if m.failed || len(m.tree.Children) != 1 {
-			return nil, nil, refusef("message %d has no content", i)
-		}
-		if m.tree.Children[0].ID != first.tree.Children[0].ID || m.metadata.Type != b.Type || m.metadata.Group != b.Group {
-			return nil, nil, refusef("it sends nodes different messages; all are to get the same")
-		}
-		if slices.Contains(b.To, m.metadata.DstNode) {
-			return nil, nil, refusef("it sends a node two messages at once")
-		}
-		if m.metadata.TTL <= 0 {
-			return nil, nil, refusef("message %d is not to be answered", i)
-		}
-		b.To = append(b.To, m.metadata.DstNode)
+	if len(m.tree.Children) != 1 {
+		return nil, refusef("a message has no content")
 	}
-	b.Content = first.tree.Children[0].ID
-	var order []string
-	first.tree.Children[0].Each(func(id object.ID) {
-		if !b.want[id] {
-			b.want[id] = true
-			order = append(order, id.String())
-		}
-	})
-	return b, order, nil
+	b.Content = m.tree.Children[0].ID
+	m.tree.Children[0].Each(func(id object.ID) { b.want[id] = true })
+	return b, nil
 }
 
-// take takes one object, and says whether it was the last.
-func (b *batch) take(id object.ID, raw []byte) (whole bool, err error) {
+// add adds messages to other nodes. Processes send all at once or, with strategies from
+// before the Message API, each from a thread of its own.
+func (b *batch) add(list []announced) error {
+	for _, m := range list {
+		switch {
+		case m.failed || len(m.tree.Children) != 1:
+			return refusef("a message has no content")
+		case b.ready:
+			return refusef("it sends a second batch of messages before it has an answer")
+		case m.tree.Children[0].ID != b.Content || m.metadata.Type != b.Type || m.metadata.Group != b.Group:
+			return refusef("it sends nodes different messages; all are to get the same")
+		case slices.Contains(b.To, m.metadata.DstNode):
+			return refusef("it sends a node a second message before it has an answer")
+		case m.metadata.TTL <= 0:
+			return refusef("a message is not to be answered")
+		}
+		b.To, b.messages = append(b.To, m.metadata.DstNode), append(b.messages, m)
+	}
+	return nil
+}
+
+// missing are the objects to push, in the order of the content's tree.
+func (b *batch) missing() (out []string) {
+	seen := map[object.ID]bool{}
+	b.messages[0].tree.Children[0].Each(func(id object.ID) {
+		if b.want[id] && !seen[id] {
+			seen[id] = true
+			out = append(out, id.String())
+		}
+	})
+	return out
+}
+
+// take takes one object.
+func (b *batch) take(id object.ID, raw []byte) error {
 	if !b.want[id] {
 		if _, have := b.Objects[id]; have {
-			return false, nil // again: the answer may have been lost
+			return nil // again: the answer may have been lost
 		}
-		return false, refusef("it pushes an object that it did not announce")
+		return refusef("it pushes an object that it did not announce")
 	}
 	if object.Sum(raw) != id {
-		return false, refusef("an object is not what its id says")
+		return refusef("an object is not what its id says")
 	}
 	if b.bytes += int64(len(raw)); b.bytes > b.maxBytes {
-		return false, refusef("a message has more than %d bytes, which do not fit", b.maxBytes)
+		return refusef("a message has more than %d bytes, which do not fit", b.maxBytes)
 	}
 	delete(b.want, id)
 	b.Objects[id] = raw
 	if len(b.want) > 0 {
-		return false, nil
+		return nil
 	}
 	n, err := object.Inflate(b.Content, b.Get, object.Limits{Objects: flower.MaxObjects, Bytes: b.maxBytes, Outline: true})
 	if err != nil {
-		return false, refusef("%w", err)
+		return refusef("%w", err)
 	}
 	if _, ok := n.(object.RecordDict); !ok {
-		return false, refusef("its message holds a %v", n.Kind())
+		return refusef("its message holds a %v", n.Kind())
 	}
-	return true, nil
+	return nil
 }
 
 // Reply is what one node answered. Content and Get are as in [flower.Instruction], and

@@ -60,6 +60,7 @@ type Config struct {
 	RunID     uint64         // Flower's; 0: one is made of the bundle's digest
 	Nodes     []uint64       // that the process is told of; none below 2, Flower's own
 	MaxBytes  int64          // of the objects of one batch
+	Settle    time.Duration  // how long a batch waits for messages to nodes that have none; 0 is 3 s
 	Print     func(string)   // takes what the app prints, piece by piece, by one goroutine at a time; nil drops it
 	Now       func() time.Time
 }
@@ -88,6 +89,9 @@ func New(c Config) *Server {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Settle == 0 {
+		c.Settle = 3 * time.Second
 	}
 	return &Server{config: c, token: hex.EncodeToString(b), done: make(chan struct{}), ready: make(chan *Batch, 1)}
 }
@@ -166,36 +170,72 @@ func (s *Server) print(pieces []string) error {
 	return nil
 }
 
-// announce takes a batch of messages and returns the objects to push.
+// announce takes messages and returns the objects to push.
 func (s *Server) announce(list []announced) ([]string, error) {
-	b, order, err := newBatch(list, s.config.MaxBytes)
-	if err != nil {
-		return nil, err
+	if len(list) == 0 {
+		return nil, refusef("0 messages")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.ended:
+	if s.ended {
 		return nil, refusef("it sends messages after its end")
-	case s.batch != nil && s.batch.replies == nil:
-		return nil, refusef("it sends a second batch of messages before it has an answer")
+	}
+	b := s.batch
+	if b == nil || b.replies != nil {
+		var err error
+		if b, err = newBatch(list[0], s.config.MaxBytes); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.add(list); err != nil {
+		return nil, err
 	}
 	s.batch = b
-	return order, nil
+	s.consider(b)
+	return b.missing(), nil
 }
 
-// take takes one object of the batch; with the last one the batch is ready.
+// take takes one object of the batch.
 func (s *Server) take(id object.ID, raw []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.batch == nil {
 		return refusef("it pushes an object that it did not announce")
 	}
-	whole, err := s.batch.take(id, raw)
-	if err == nil && whole {
-		s.ready <- &s.batch.Batch // the one before was taken: it is answered
+	err := s.batch.take(id, raw)
+	if err == nil {
+		s.consider(s.batch)
 	}
 	return err
+}
+
+// consider hands out a batch whose objects are here: at once if every node has a message,
+// and otherwise when no more have come for a while. s.mu is held.
+func (s *Server) consider(b *batch) {
+	switch {
+	case b.ready || len(b.want) > 0:
+	case len(b.To) >= len(s.config.Nodes):
+		s.hand(b)
+	case b.settle != nil:
+		b.settle.Reset(s.config.Settle)
+	default:
+		b.settle = time.AfterFunc(s.config.Settle, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if !b.ready && !s.ended {
+				s.hand(b)
+			}
+		})
+	}
+}
+
+// hand hands out a batch; s.mu is held.
+func (s *Server) hand(b *batch) {
+	b.ready = true
+	if b.settle != nil {
+		b.settle.Stop()
+	}
+	s.ready <- &b.Batch // the one before was taken: it is answered
 }
 
 // Answer gives the process the replies to the batch that [Server.Next] returned last.

@@ -54,7 +54,7 @@ func serve(t *testing.T, runtime bool, maxBytes int64) (*Server, flwr.ServerAppI
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := New(Config{Bundle: b, Overrides: map[string]any{"epochs": int64(2)}, Nodes: []uint64{2, 3}, MaxBytes: maxBytes, Print: func(s string) { t.Log(s) }})
+	o := New(Config{Bundle: b, Overrides: map[string]any{"epochs": int64(2)}, Nodes: []uint64{2, 3}, MaxBytes: maxBytes, Settle: 50 * time.Millisecond, Print: func(s string) { t.Log(s) }})
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	serve := o.Serve
@@ -438,5 +438,46 @@ func TestRule(t *testing.T) {
 	}
 	if r := Rule(errors.New("other")); r != "" {
 		t.Errorf("rule %q of another error", r)
+	}
+}
+
+// TestThreads: strategies from before the Message API send from a thread for each node,
+// which waits for its own answer.
+func TestThreads(t *testing.T) { inEach(t, testThreads) }
+
+func testThreads(t *testing.T, runtime bool) {
+	s, app := serve(t, runtime, 1<<20)
+	ctx := t.Context()
+	answers := make(chan uint64)
+	for node := uint64(2); node <= 3; node++ {
+		m, tree, objects := message(t, "train", node, usual(t))
+		go func() {
+			r, err := app.PushMessages(ctx, &flwr.PushAppMessagesRequest{MessagesList: []*flwr.Message{m}, MessageObjectTrees: []*flwr.ObjectTree{tree}})
+			for _, id := range r.GetObjectsToPush() {
+				for _, x := range objects {
+					if x.ID.String() == id && err == nil {
+						_, err = app.PushObject(ctx, &flwr.PushObjectRequest{ObjectId: id, ObjectContent: x.Raw})
+					}
+				}
+			}
+			got, pulled := app.PullMessages(ctx, &flwr.PullAppMessagesRequest{MessageIds: r.GetMessageIds()})
+			if err != nil || pulled != nil || len(got.GetMessagesList()) != 1 {
+				t.Errorf("node %d: %v, %v, %v", node, got, err, pulled)
+				answers <- 0
+				return
+			}
+			answers <- got.MessagesList[0].Metadata.SrcNodeId
+		}()
+	}
+	b, err := next(t, s)
+	if err != nil || len(b.To) != 2 {
+		t.Fatalf("batch %+v, %v", b, err)
+	}
+	failed := flower.NewFailure(2, "")
+	if err := s.Answer([]Reply{{Node: 2, Failure: failed}, {Node: 3, Failure: failed}}); err != nil {
+		t.Fatal(err)
+	}
+	if a, b := <-answers, <-answers; a+b != 5 {
+		t.Errorf("answers of %d and %d", a, b)
 	}
 }
