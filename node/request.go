@@ -129,7 +129,7 @@ func (i *initialArrays) add(raw []byte) error {
 func (n *Node) checkStrategy(name string, arguments map[string]any) error {
 	switch {
 	case name == policy.StrategyCustom && len(arguments) > 0:
-		return errors.New("the app's own code aggregates, and takes no arguments beginning with " + policy.ConfigPrefix)
+		return fmt.Errorf("the app's own code aggregates, and takes no arguments %s…", policy.ConfigPrefix)
 	case name == policy.StrategyCustom || n.cfg.CheckStrategy == nil:
 		return nil
 	}

@@ -41,7 +41,6 @@ type owner struct {
 	*user
 	f       *ci.Federation
 	app     string
-	digest  [32]byte
 	enclave *ci.Daemon
 }
 

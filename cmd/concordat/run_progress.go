@@ -98,7 +98,7 @@ func (p *progress) follow(e *concordatv1.WatchRunsResponse) *roundLine {
 			p.State = e.GetEvent()
 		}
 		p.Reason = e.GetReason()
-	case "failed", "ack-refused":
+	case "failed", "ack-refused", "deferred":
 		p.Reason = e.GetReason()
 	case "ended":
 		p.State = e.GetOutcome()
@@ -114,7 +114,7 @@ func (p *progress) follow(e *concordatv1.WatchRunsResponse) *roundLine {
 	return nil
 }
 
-// step takes a released step. A round ends with the step that opens no evaluation.
+// step takes a released step. A round ends with the step that opens a training, or nothing.
 func (p *progress) step(e *concordatv1.WatchRunsResponse) *roundLine {
 	if e.GetInputs() == 0 {
 		return nil // the first: it hands out the initial model
@@ -125,11 +125,11 @@ func (p *progress) step(e *concordatv1.WatchRunsResponse) *roundLine {
 		l.Contributions = e.GetInputs()
 	}
 	l.Metrics = e.GetMetrics()
-	if e.GetOpens() == receipt.OpensEvaluate {
+	if e.GetOpens() == receipt.OpensEvaluate || e.GetOpens() == receipt.OpensQuery {
 		return nil
 	}
 	l.Round = e.GetRound()
-	if e.GetOpens() != receipt.OpensNone {
+	if e.GetOpens() == receipt.OpensTrain {
 		l.Round-- // it opens the next
 	}
 	done := *l

@@ -833,7 +833,7 @@ type WatchRunsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           []byte                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"` // digest of the run statement; empty until it exists
 	Request       []byte                 `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
-	Event         string                 `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"` // "requested" "refused" "offered" "declined" "started" "step" "contributed" "admitted" "acked" "ack-refused" "ended" "left" "denied"
+	Event         string                 `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"` // "requested" "deferred" "refused" "offered" "declined" "started" "step" "contributed" "admitted" "acked" "ack-refused" "ended" "left" "denied"
 	Seq           uint64                 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`    // of the step
 	Round         uint64                 `protobuf:"varint,5,opt,name=round,proto3" json:"round,omitempty"`
 	Opens         string                 `protobuf:"bytes,6,opt,name=opens,proto3" json:"opens,omitempty"`    // what the step opens
