@@ -794,6 +794,310 @@ func (x *ShowFederationResponse) GetNow() string {
 	return ""
 }
 
+type GetLoginDetailsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetLoginDetailsRequest) Reset() {
+	*x = GetLoginDetailsRequest{}
+	mi := &file_flwr_proto_control_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLoginDetailsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLoginDetailsRequest) ProtoMessage() {}
+
+func (x *GetLoginDetailsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flwr_proto_control_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLoginDetailsRequest.ProtoReflect.Descriptor instead.
+func (*GetLoginDetailsRequest) Descriptor() ([]byte, []int) {
+	return file_flwr_proto_control_proto_rawDescGZIP(), []int{16}
+}
+
+type GetLoginDetailsResponse struct {
+	state                   protoimpl.MessageState `protogen:"open.v1"`
+	AuthnType               string                 `protobuf:"bytes,1,opt,name=authn_type,json=authnType,proto3" json:"authn_type,omitempty"`
+	DeviceCode              string                 `protobuf:"bytes,2,opt,name=device_code,json=deviceCode,proto3" json:"device_code,omitempty"`
+	VerificationUriComplete string                 `protobuf:"bytes,3,opt,name=verification_uri_complete,json=verificationUriComplete,proto3" json:"verification_uri_complete,omitempty"`
+	ExpiresIn               int64                  `protobuf:"varint,4,opt,name=expires_in,json=expiresIn,proto3" json:"expires_in,omitempty"` // seconds
+	Interval                int64                  `protobuf:"varint,5,opt,name=interval,proto3" json:"interval,omitempty"`                    // seconds
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
+}
+
+func (x *GetLoginDetailsResponse) Reset() {
+	*x = GetLoginDetailsResponse{}
+	mi := &file_flwr_proto_control_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetLoginDetailsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetLoginDetailsResponse) ProtoMessage() {}
+
+func (x *GetLoginDetailsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flwr_proto_control_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetLoginDetailsResponse.ProtoReflect.Descriptor instead.
+func (*GetLoginDetailsResponse) Descriptor() ([]byte, []int) {
+	return file_flwr_proto_control_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GetLoginDetailsResponse) GetAuthnType() string {
+	if x != nil {
+		return x.AuthnType
+	}
+	return ""
+}
+
+func (x *GetLoginDetailsResponse) GetDeviceCode() string {
+	if x != nil {
+		return x.DeviceCode
+	}
+	return ""
+}
+
+func (x *GetLoginDetailsResponse) GetVerificationUriComplete() string {
+	if x != nil {
+		return x.VerificationUriComplete
+	}
+	return ""
+}
+
+func (x *GetLoginDetailsResponse) GetExpiresIn() int64 {
+	if x != nil {
+		return x.ExpiresIn
+	}
+	return 0
+}
+
+func (x *GetLoginDetailsResponse) GetInterval() int64 {
+	if x != nil {
+		return x.Interval
+	}
+	return 0
+}
+
+type GetAuthTokensRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DeviceCode    string                 `protobuf:"bytes,1,opt,name=device_code,json=deviceCode,proto3" json:"device_code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAuthTokensRequest) Reset() {
+	*x = GetAuthTokensRequest{}
+	mi := &file_flwr_proto_control_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAuthTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAuthTokensRequest) ProtoMessage() {}
+
+func (x *GetAuthTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flwr_proto_control_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAuthTokensRequest.ProtoReflect.Descriptor instead.
+func (*GetAuthTokensRequest) Descriptor() ([]byte, []int) {
+	return file_flwr_proto_control_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *GetAuthTokensRequest) GetDeviceCode() string {
+	if x != nil {
+		return x.DeviceCode
+	}
+	return ""
+}
+
+type GetAuthTokensResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AccessToken   string                 `protobuf:"bytes,1,opt,name=access_token,json=accessToken,proto3" json:"access_token,omitempty"`
+	RefreshToken  string                 `protobuf:"bytes,2,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAuthTokensResponse) Reset() {
+	*x = GetAuthTokensResponse{}
+	mi := &file_flwr_proto_control_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAuthTokensResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAuthTokensResponse) ProtoMessage() {}
+
+func (x *GetAuthTokensResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flwr_proto_control_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAuthTokensResponse.ProtoReflect.Descriptor instead.
+func (*GetAuthTokensResponse) Descriptor() ([]byte, []int) {
+	return file_flwr_proto_control_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *GetAuthTokensResponse) GetAccessToken() string {
+	if x != nil {
+		return x.AccessToken
+	}
+	return ""
+}
+
+func (x *GetAuthTokensResponse) GetRefreshToken() string {
+	if x != nil {
+		return x.RefreshToken
+	}
+	return ""
+}
+
+type RefreshAuthTokensRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RefreshToken  string                 `protobuf:"bytes,1,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefreshAuthTokensRequest) Reset() {
+	*x = RefreshAuthTokensRequest{}
+	mi := &file_flwr_proto_control_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefreshAuthTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefreshAuthTokensRequest) ProtoMessage() {}
+
+func (x *RefreshAuthTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flwr_proto_control_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefreshAuthTokensRequest.ProtoReflect.Descriptor instead.
+func (*RefreshAuthTokensRequest) Descriptor() ([]byte, []int) {
+	return file_flwr_proto_control_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RefreshAuthTokensRequest) GetRefreshToken() string {
+	if x != nil {
+		return x.RefreshToken
+	}
+	return ""
+}
+
+type RefreshAuthTokensResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	AccessToken   string                 `protobuf:"bytes,1,opt,name=access_token,json=accessToken,proto3" json:"access_token,omitempty"`
+	RefreshToken  string                 `protobuf:"bytes,2,opt,name=refresh_token,json=refreshToken,proto3" json:"refresh_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefreshAuthTokensResponse) Reset() {
+	*x = RefreshAuthTokensResponse{}
+	mi := &file_flwr_proto_control_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefreshAuthTokensResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefreshAuthTokensResponse) ProtoMessage() {}
+
+func (x *RefreshAuthTokensResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_flwr_proto_control_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefreshAuthTokensResponse.ProtoReflect.Descriptor instead.
+func (*RefreshAuthTokensResponse) Descriptor() ([]byte, []int) {
+	return file_flwr_proto_control_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *RefreshAuthTokensResponse) GetAccessToken() string {
+	if x != nil {
+		return x.AccessToken
+	}
+	return ""
+}
+
+func (x *RefreshAuthTokensResponse) GetRefreshToken() string {
+	if x != nil {
+		return x.RefreshToken
+	}
+	return ""
+}
+
 var File_flwr_proto_control_proto protoreflect.FileDescriptor
 
 const file_flwr_proto_control_proto_rawDesc = "" +
@@ -856,7 +1160,28 @@ const file_flwr_proto_control_proto_rawDesc = "" +
 	"\n" +
 	"federation\x18\x01 \x01(\v2\x16.flwr.proto.FederationR\n" +
 	"federation\x12\x10\n" +
-	"\x03now\x18\x02 \x01(\tR\x03now2\xff\x04\n" +
+	"\x03now\x18\x02 \x01(\tR\x03now\"\x18\n" +
+	"\x16GetLoginDetailsRequest\"\xd0\x01\n" +
+	"\x17GetLoginDetailsResponse\x12\x1d\n" +
+	"\n" +
+	"authn_type\x18\x01 \x01(\tR\tauthnType\x12\x1f\n" +
+	"\vdevice_code\x18\x02 \x01(\tR\n" +
+	"deviceCode\x12:\n" +
+	"\x19verification_uri_complete\x18\x03 \x01(\tR\x17verificationUriComplete\x12\x1d\n" +
+	"\n" +
+	"expires_in\x18\x04 \x01(\x03R\texpiresIn\x12\x1a\n" +
+	"\binterval\x18\x05 \x01(\x03R\binterval\"7\n" +
+	"\x14GetAuthTokensRequest\x12\x1f\n" +
+	"\vdevice_code\x18\x01 \x01(\tR\n" +
+	"deviceCode\"_\n" +
+	"\x15GetAuthTokensResponse\x12!\n" +
+	"\faccess_token\x18\x01 \x01(\tR\vaccessToken\x12#\n" +
+	"\rrefresh_token\x18\x02 \x01(\tR\frefreshToken\"?\n" +
+	"\x18RefreshAuthTokensRequest\x12#\n" +
+	"\rrefresh_token\x18\x01 \x01(\tR\frefreshToken\"c\n" +
+	"\x19RefreshAuthTokensResponse\x12!\n" +
+	"\faccess_token\x18\x01 \x01(\tR\vaccessToken\x12#\n" +
+	"\rrefresh_token\x18\x02 \x01(\tR\frefreshToken2\x93\a\n" +
 	"\aControl\x12E\n" +
 	"\bStartRun\x12\x1b.flwr.proto.StartRunRequest\x1a\x1c.flwr.proto.StartRunResponse\x12B\n" +
 	"\aStopRun\x12\x1a.flwr.proto.StopRunRequest\x1a\x1b.flwr.proto.StopRunResponse\x12M\n" +
@@ -866,7 +1191,10 @@ const file_flwr_proto_control_proto_rawDesc = "" +
 	"\rPullArtifacts\x12 .flwr.proto.PullArtifactsRequest\x1a!.flwr.proto.PullArtifactsResponse\x12H\n" +
 	"\tListNodes\x12\x1c.flwr.proto.ListNodesRequest\x1a\x1d.flwr.proto.ListNodesResponse\x12Z\n" +
 	"\x0fListFederations\x12\".flwr.proto.ListFederationsRequest\x1a#.flwr.proto.ListFederationsResponse\x12W\n" +
-	"\x0eShowFederation\x12!.flwr.proto.ShowFederationRequest\x1a\".flwr.proto.ShowFederationResponseB9Z7github.com/concordat/concordat/api/flwr/proto;flwrprotob\x06proto3"
+	"\x0eShowFederation\x12!.flwr.proto.ShowFederationRequest\x1a\".flwr.proto.ShowFederationResponse\x12Z\n" +
+	"\x0fGetLoginDetails\x12\".flwr.proto.GetLoginDetailsRequest\x1a#.flwr.proto.GetLoginDetailsResponse\x12T\n" +
+	"\rGetAuthTokens\x12 .flwr.proto.GetAuthTokensRequest\x1a!.flwr.proto.GetAuthTokensResponse\x12`\n" +
+	"\x11RefreshAuthTokens\x12$.flwr.proto.RefreshAuthTokensRequest\x1a%.flwr.proto.RefreshAuthTokensResponseB9Z7github.com/concordat/concordat/api/flwr/proto;flwrprotob\x06proto3"
 
 var (
 	file_flwr_proto_control_proto_rawDescOnce sync.Once
@@ -880,41 +1208,47 @@ func file_flwr_proto_control_proto_rawDescGZIP() []byte {
 	return file_flwr_proto_control_proto_rawDescData
 }
 
-var file_flwr_proto_control_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_flwr_proto_control_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_flwr_proto_control_proto_goTypes = []any{
-	(*StartRunRequest)(nil),         // 0: flwr.proto.StartRunRequest
-	(*StartRunResponse)(nil),        // 1: flwr.proto.StartRunResponse
-	(*StopRunRequest)(nil),          // 2: flwr.proto.StopRunRequest
-	(*StopRunResponse)(nil),         // 3: flwr.proto.StopRunResponse
-	(*StreamLogsRequest)(nil),       // 4: flwr.proto.StreamLogsRequest
-	(*StreamLogsResponse)(nil),      // 5: flwr.proto.StreamLogsResponse
-	(*ListRunsRequest)(nil),         // 6: flwr.proto.ListRunsRequest
-	(*ListRunsResponse)(nil),        // 7: flwr.proto.ListRunsResponse
-	(*PullArtifactsRequest)(nil),    // 8: flwr.proto.PullArtifactsRequest
-	(*PullArtifactsResponse)(nil),   // 9: flwr.proto.PullArtifactsResponse
-	(*ListNodesRequest)(nil),        // 10: flwr.proto.ListNodesRequest
-	(*ListNodesResponse)(nil),       // 11: flwr.proto.ListNodesResponse
-	(*ListFederationsRequest)(nil),  // 12: flwr.proto.ListFederationsRequest
-	(*ListFederationsResponse)(nil), // 13: flwr.proto.ListFederationsResponse
-	(*ShowFederationRequest)(nil),   // 14: flwr.proto.ShowFederationRequest
-	(*ShowFederationResponse)(nil),  // 15: flwr.proto.ShowFederationResponse
-	nil,                             // 16: flwr.proto.StartRunRequest.OverrideConfigEntry
-	nil,                             // 17: flwr.proto.ListRunsResponse.RunDictEntry
-	(*Fab)(nil),                     // 18: flwr.proto.Fab
-	(*NodeInfo)(nil),                // 19: flwr.proto.NodeInfo
-	(*Federation)(nil),              // 20: flwr.proto.Federation
-	(*Scalar)(nil),                  // 21: flwr.proto.Scalar
-	(*Run)(nil),                     // 22: flwr.proto.Run
+	(*StartRunRequest)(nil),           // 0: flwr.proto.StartRunRequest
+	(*StartRunResponse)(nil),          // 1: flwr.proto.StartRunResponse
+	(*StopRunRequest)(nil),            // 2: flwr.proto.StopRunRequest
+	(*StopRunResponse)(nil),           // 3: flwr.proto.StopRunResponse
+	(*StreamLogsRequest)(nil),         // 4: flwr.proto.StreamLogsRequest
+	(*StreamLogsResponse)(nil),        // 5: flwr.proto.StreamLogsResponse
+	(*ListRunsRequest)(nil),           // 6: flwr.proto.ListRunsRequest
+	(*ListRunsResponse)(nil),          // 7: flwr.proto.ListRunsResponse
+	(*PullArtifactsRequest)(nil),      // 8: flwr.proto.PullArtifactsRequest
+	(*PullArtifactsResponse)(nil),     // 9: flwr.proto.PullArtifactsResponse
+	(*ListNodesRequest)(nil),          // 10: flwr.proto.ListNodesRequest
+	(*ListNodesResponse)(nil),         // 11: flwr.proto.ListNodesResponse
+	(*ListFederationsRequest)(nil),    // 12: flwr.proto.ListFederationsRequest
+	(*ListFederationsResponse)(nil),   // 13: flwr.proto.ListFederationsResponse
+	(*ShowFederationRequest)(nil),     // 14: flwr.proto.ShowFederationRequest
+	(*ShowFederationResponse)(nil),    // 15: flwr.proto.ShowFederationResponse
+	(*GetLoginDetailsRequest)(nil),    // 16: flwr.proto.GetLoginDetailsRequest
+	(*GetLoginDetailsResponse)(nil),   // 17: flwr.proto.GetLoginDetailsResponse
+	(*GetAuthTokensRequest)(nil),      // 18: flwr.proto.GetAuthTokensRequest
+	(*GetAuthTokensResponse)(nil),     // 19: flwr.proto.GetAuthTokensResponse
+	(*RefreshAuthTokensRequest)(nil),  // 20: flwr.proto.RefreshAuthTokensRequest
+	(*RefreshAuthTokensResponse)(nil), // 21: flwr.proto.RefreshAuthTokensResponse
+	nil,                               // 22: flwr.proto.StartRunRequest.OverrideConfigEntry
+	nil,                               // 23: flwr.proto.ListRunsResponse.RunDictEntry
+	(*Fab)(nil),                       // 24: flwr.proto.Fab
+	(*NodeInfo)(nil),                  // 25: flwr.proto.NodeInfo
+	(*Federation)(nil),                // 26: flwr.proto.Federation
+	(*Scalar)(nil),                    // 27: flwr.proto.Scalar
+	(*Run)(nil),                       // 28: flwr.proto.Run
 }
 var file_flwr_proto_control_proto_depIdxs = []int32{
-	18, // 0: flwr.proto.StartRunRequest.fab:type_name -> flwr.proto.Fab
-	16, // 1: flwr.proto.StartRunRequest.override_config:type_name -> flwr.proto.StartRunRequest.OverrideConfigEntry
-	17, // 2: flwr.proto.ListRunsResponse.run_dict:type_name -> flwr.proto.ListRunsResponse.RunDictEntry
-	19, // 3: flwr.proto.ListNodesResponse.nodes_info:type_name -> flwr.proto.NodeInfo
-	20, // 4: flwr.proto.ListFederationsResponse.federations:type_name -> flwr.proto.Federation
-	20, // 5: flwr.proto.ShowFederationResponse.federation:type_name -> flwr.proto.Federation
-	21, // 6: flwr.proto.StartRunRequest.OverrideConfigEntry.value:type_name -> flwr.proto.Scalar
-	22, // 7: flwr.proto.ListRunsResponse.RunDictEntry.value:type_name -> flwr.proto.Run
+	24, // 0: flwr.proto.StartRunRequest.fab:type_name -> flwr.proto.Fab
+	22, // 1: flwr.proto.StartRunRequest.override_config:type_name -> flwr.proto.StartRunRequest.OverrideConfigEntry
+	23, // 2: flwr.proto.ListRunsResponse.run_dict:type_name -> flwr.proto.ListRunsResponse.RunDictEntry
+	25, // 3: flwr.proto.ListNodesResponse.nodes_info:type_name -> flwr.proto.NodeInfo
+	26, // 4: flwr.proto.ListFederationsResponse.federations:type_name -> flwr.proto.Federation
+	26, // 5: flwr.proto.ShowFederationResponse.federation:type_name -> flwr.proto.Federation
+	27, // 6: flwr.proto.StartRunRequest.OverrideConfigEntry.value:type_name -> flwr.proto.Scalar
+	28, // 7: flwr.proto.ListRunsResponse.RunDictEntry.value:type_name -> flwr.proto.Run
 	0,  // 8: flwr.proto.Control.StartRun:input_type -> flwr.proto.StartRunRequest
 	2,  // 9: flwr.proto.Control.StopRun:input_type -> flwr.proto.StopRunRequest
 	4,  // 10: flwr.proto.Control.StreamLogs:input_type -> flwr.proto.StreamLogsRequest
@@ -923,16 +1257,22 @@ var file_flwr_proto_control_proto_depIdxs = []int32{
 	10, // 13: flwr.proto.Control.ListNodes:input_type -> flwr.proto.ListNodesRequest
 	12, // 14: flwr.proto.Control.ListFederations:input_type -> flwr.proto.ListFederationsRequest
 	14, // 15: flwr.proto.Control.ShowFederation:input_type -> flwr.proto.ShowFederationRequest
-	1,  // 16: flwr.proto.Control.StartRun:output_type -> flwr.proto.StartRunResponse
-	3,  // 17: flwr.proto.Control.StopRun:output_type -> flwr.proto.StopRunResponse
-	5,  // 18: flwr.proto.Control.StreamLogs:output_type -> flwr.proto.StreamLogsResponse
-	7,  // 19: flwr.proto.Control.ListRuns:output_type -> flwr.proto.ListRunsResponse
-	9,  // 20: flwr.proto.Control.PullArtifacts:output_type -> flwr.proto.PullArtifactsResponse
-	11, // 21: flwr.proto.Control.ListNodes:output_type -> flwr.proto.ListNodesResponse
-	13, // 22: flwr.proto.Control.ListFederations:output_type -> flwr.proto.ListFederationsResponse
-	15, // 23: flwr.proto.Control.ShowFederation:output_type -> flwr.proto.ShowFederationResponse
-	16, // [16:24] is the sub-list for method output_type
-	8,  // [8:16] is the sub-list for method input_type
+	16, // 16: flwr.proto.Control.GetLoginDetails:input_type -> flwr.proto.GetLoginDetailsRequest
+	18, // 17: flwr.proto.Control.GetAuthTokens:input_type -> flwr.proto.GetAuthTokensRequest
+	20, // 18: flwr.proto.Control.RefreshAuthTokens:input_type -> flwr.proto.RefreshAuthTokensRequest
+	1,  // 19: flwr.proto.Control.StartRun:output_type -> flwr.proto.StartRunResponse
+	3,  // 20: flwr.proto.Control.StopRun:output_type -> flwr.proto.StopRunResponse
+	5,  // 21: flwr.proto.Control.StreamLogs:output_type -> flwr.proto.StreamLogsResponse
+	7,  // 22: flwr.proto.Control.ListRuns:output_type -> flwr.proto.ListRunsResponse
+	9,  // 23: flwr.proto.Control.PullArtifacts:output_type -> flwr.proto.PullArtifactsResponse
+	11, // 24: flwr.proto.Control.ListNodes:output_type -> flwr.proto.ListNodesResponse
+	13, // 25: flwr.proto.Control.ListFederations:output_type -> flwr.proto.ListFederationsResponse
+	15, // 26: flwr.proto.Control.ShowFederation:output_type -> flwr.proto.ShowFederationResponse
+	17, // 27: flwr.proto.Control.GetLoginDetails:output_type -> flwr.proto.GetLoginDetailsResponse
+	19, // 28: flwr.proto.Control.GetAuthTokens:output_type -> flwr.proto.GetAuthTokensResponse
+	21, // 29: flwr.proto.Control.RefreshAuthTokens:output_type -> flwr.proto.RefreshAuthTokensResponse
+	19, // [19:30] is the sub-list for method output_type
+	8,  // [8:19] is the sub-list for method input_type
 	8,  // [8:8] is the sub-list for extension type_name
 	8,  // [8:8] is the sub-list for extension extendee
 	0,  // [0:8] is the sub-list for field type_name
@@ -957,7 +1297,7 @@ func file_flwr_proto_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flwr_proto_control_proto_rawDesc), len(file_flwr_proto_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,14 +23,17 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Control_StartRun_FullMethodName        = "/flwr.proto.Control/StartRun"
-	Control_StopRun_FullMethodName         = "/flwr.proto.Control/StopRun"
-	Control_StreamLogs_FullMethodName      = "/flwr.proto.Control/StreamLogs"
-	Control_ListRuns_FullMethodName        = "/flwr.proto.Control/ListRuns"
-	Control_PullArtifacts_FullMethodName   = "/flwr.proto.Control/PullArtifacts"
-	Control_ListNodes_FullMethodName       = "/flwr.proto.Control/ListNodes"
-	Control_ListFederations_FullMethodName = "/flwr.proto.Control/ListFederations"
-	Control_ShowFederation_FullMethodName  = "/flwr.proto.Control/ShowFederation"
+	Control_StartRun_FullMethodName          = "/flwr.proto.Control/StartRun"
+	Control_StopRun_FullMethodName           = "/flwr.proto.Control/StopRun"
+	Control_StreamLogs_FullMethodName        = "/flwr.proto.Control/StreamLogs"
+	Control_ListRuns_FullMethodName          = "/flwr.proto.Control/ListRuns"
+	Control_PullArtifacts_FullMethodName     = "/flwr.proto.Control/PullArtifacts"
+	Control_ListNodes_FullMethodName         = "/flwr.proto.Control/ListNodes"
+	Control_ListFederations_FullMethodName   = "/flwr.proto.Control/ListFederations"
+	Control_ShowFederation_FullMethodName    = "/flwr.proto.Control/ShowFederation"
+	Control_GetLoginDetails_FullMethodName   = "/flwr.proto.Control/GetLoginDetails"
+	Control_GetAuthTokens_FullMethodName     = "/flwr.proto.Control/GetAuthTokens"
+	Control_RefreshAuthTokens_FullMethodName = "/flwr.proto.Control/RefreshAuthTokens"
 )
 
 // ControlClient is the client API for Control service.
@@ -45,6 +48,10 @@ type ControlClient interface {
 	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
 	ListFederations(ctx context.Context, in *ListFederationsRequest, opts ...grpc.CallOption) (*ListFederationsResponse, error)
 	ShowFederation(ctx context.Context, in *ShowFederationRequest, opts ...grpc.CallOption) (*ShowFederationResponse, error)
+	GetLoginDetails(ctx context.Context, in *GetLoginDetailsRequest, opts ...grpc.CallOption) (*GetLoginDetailsResponse, error)
+	GetAuthTokens(ctx context.Context, in *GetAuthTokensRequest, opts ...grpc.CallOption) (*GetAuthTokensResponse, error)
+	// Of versions 1.37 and later.
+	RefreshAuthTokens(ctx context.Context, in *RefreshAuthTokensRequest, opts ...grpc.CallOption) (*RefreshAuthTokensResponse, error)
 }
 
 type controlClient struct {
@@ -144,6 +151,36 @@ func (c *controlClient) ShowFederation(ctx context.Context, in *ShowFederationRe
 	return out, nil
 }
 
+func (c *controlClient) GetLoginDetails(ctx context.Context, in *GetLoginDetailsRequest, opts ...grpc.CallOption) (*GetLoginDetailsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetLoginDetailsResponse)
+	err := c.cc.Invoke(ctx, Control_GetLoginDetails_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) GetAuthTokens(ctx context.Context, in *GetAuthTokensRequest, opts ...grpc.CallOption) (*GetAuthTokensResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetAuthTokensResponse)
+	err := c.cc.Invoke(ctx, Control_GetAuthTokens_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) RefreshAuthTokens(ctx context.Context, in *RefreshAuthTokensRequest, opts ...grpc.CallOption) (*RefreshAuthTokensResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RefreshAuthTokensResponse)
+	err := c.cc.Invoke(ctx, Control_RefreshAuthTokens_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ControlServer is the server API for Control service.
 // All implementations must embed UnimplementedControlServer
 // for forward compatibility.
@@ -156,6 +193,10 @@ type ControlServer interface {
 	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
 	ListFederations(context.Context, *ListFederationsRequest) (*ListFederationsResponse, error)
 	ShowFederation(context.Context, *ShowFederationRequest) (*ShowFederationResponse, error)
+	GetLoginDetails(context.Context, *GetLoginDetailsRequest) (*GetLoginDetailsResponse, error)
+	GetAuthTokens(context.Context, *GetAuthTokensRequest) (*GetAuthTokensResponse, error)
+	// Of versions 1.37 and later.
+	RefreshAuthTokens(context.Context, *RefreshAuthTokensRequest) (*RefreshAuthTokensResponse, error)
 	mustEmbedUnimplementedControlServer()
 }
 
@@ -189,6 +230,15 @@ func (UnimplementedControlServer) ListFederations(context.Context, *ListFederati
 }
 func (UnimplementedControlServer) ShowFederation(context.Context, *ShowFederationRequest) (*ShowFederationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ShowFederation not implemented")
+}
+func (UnimplementedControlServer) GetLoginDetails(context.Context, *GetLoginDetailsRequest) (*GetLoginDetailsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetLoginDetails not implemented")
+}
+func (UnimplementedControlServer) GetAuthTokens(context.Context, *GetAuthTokensRequest) (*GetAuthTokensResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetAuthTokens not implemented")
+}
+func (UnimplementedControlServer) RefreshAuthTokens(context.Context, *RefreshAuthTokensRequest) (*RefreshAuthTokensResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RefreshAuthTokens not implemented")
 }
 func (UnimplementedControlServer) mustEmbedUnimplementedControlServer() {}
 func (UnimplementedControlServer) testEmbeddedByValue()                 {}
@@ -348,6 +398,60 @@ func _Control_ShowFederation_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_GetLoginDetails_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetLoginDetailsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).GetLoginDetails(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_GetLoginDetails_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).GetLoginDetails(ctx, req.(*GetLoginDetailsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_GetAuthTokens_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetAuthTokensRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).GetAuthTokens(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_GetAuthTokens_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).GetAuthTokens(ctx, req.(*GetAuthTokensRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_RefreshAuthTokens_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RefreshAuthTokensRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).RefreshAuthTokens(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_RefreshAuthTokens_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).RefreshAuthTokens(ctx, req.(*RefreshAuthTokensRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Control_ServiceDesc is the grpc.ServiceDesc for Control service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -382,6 +486,18 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ShowFederation",
 			Handler:    _Control_ShowFederation_Handler,
+		},
+		{
+			MethodName: "GetLoginDetails",
+			Handler:    _Control_GetLoginDetails_Handler,
+		},
+		{
+			MethodName: "GetAuthTokens",
+			Handler:    _Control_GetAuthTokens_Handler,
+		},
+		{
+			MethodName: "RefreshAuthTokens",
+			Handler:    _Control_RefreshAuthTokens_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
