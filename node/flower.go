@@ -92,6 +92,7 @@ func (f *flowerRunner) Check(b *fab.Bundle, t fab.Terms, config map[string]any) 
 // the run to its end.
 func (f *flowerRunner) Run(ctx context.Context, j *flowercontrol.Job) error {
 	n := f.n
+	n.log.InfoContext(ctx, "a run is asked for by the flwr command", "account", j.Account.String(), "app", j.Bundle.ID(), "digest", j.Bundle.Hash())
 	rounds := j.Terms.Rounds
 	if app := n.policy.App(j.Bundle.Digest); rounds == 0 && app != nil {
 		rounds = app.MaxRounds

@@ -16,6 +16,7 @@ import (
 	"github.com/concordat/concordat/chunkstore/transfer"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/durable"
+	flowercontrol "github.com/concordat/concordat/internal/flower/control"
 	"github.com/concordat/concordat/internal/loop"
 	"github.com/concordat/concordat/internal/relay"
 	"github.com/concordat/concordat/internal/session"
@@ -69,8 +70,8 @@ type Config struct {
 	Apps        []App
 	Flower      *Flower // how Flower app bundles are run; nil: none is
 	// FlowerControl is where the flwr command of this member's users connects, or nil.
-	// Whoever reaches it may start runs of approved bundles.
-	FlowerControl net.Listener
+	// Whom it lets in may start runs of approved bundles.
+	FlowerControl *flowercontrol.Listener
 	Approve       string       // [ApproveEachRun] or [ApprovePolicy]; empty is the former
 	Isolation     string       // of apps: "sandbox" (empty) or "none"
 	Control       net.Listener // for the member's own users; nil: no control

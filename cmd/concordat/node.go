@@ -18,7 +18,6 @@ import (
 	"github.com/concordat/concordat/internal/daemon/dial"
 	"github.com/concordat/concordat/internal/daemon/keyfile"
 	"github.com/concordat/concordat/internal/daemon/metrics"
-	flowercontrol "github.com/concordat/concordat/internal/flower/control"
 	"github.com/concordat/concordat/node"
 	"github.com/concordat/concordat/policy"
 )
@@ -36,7 +35,8 @@ type nodeSettings struct {
 	Control    string           `yaml:"control"`     // unix:///path; empty: control.sock in the data directory
 	Apps       []node.App       `yaml:"apps"`
 	Flower     *node.Flower     `yaml:"flower,omitempty"`         // how Flower app bundles are run; absent: none is
-	FlowerCtl  string           `yaml:"flower_control,omitempty"` // loopback address for the flwr command, such as 127.0.0.1:9093; empty: none
+	FlowerCtl  string           `yaml:"flower_control,omitempty"` // address for the flwr command, such as 127.0.0.1:9093; empty: none
+	Login      *flowerLogin     `yaml:"flower_login,omitempty"`   // whom flower_control lets in; absent: whoever uses this machine, and the address is its own
 	Approve    string           `yaml:"approve"`                  // "each_run" (empty) or "policy"
 	Isolation  string           `yaml:"isolation"`                // "sandbox" (empty) or "none"
 	Metrics    string           `yaml:"metrics"`                  // TCP address for GET /metrics; empty: none
@@ -85,7 +85,7 @@ member certifies the public half ("concordat member certify"), and nobody else c
 	f.StringVar(&flags.WitnessKey, "witness-key", "", "key with which the node cosigns the log (default witness.key beside the key, if it is there)")
 	f.StringVar(&member, "member", "", "the node's member (default as the credential says)")
 	f.StringVar(&flags.Control, "control", "", "unix:///path of the socket for the member's users (default control.sock in the data directory)")
-	f.StringVar(&flags.FlowerCtl, "flower-control", "", "loopback address where the flwr command (1.26 to 1.29, 1.35 and later) connects, such as 127.0.0.1:9093 (default none)")
+	f.StringVar(&flags.FlowerCtl, "flower-control", "", "address where the flwr command (1.26 to 1.29, 1.35 and later) connects, such as 127.0.0.1:9093; one that others reach needs flower_login in the config (default none)")
 	f.BoolVar(&printConfig, "print-config", false, "print the configuration in force, as YAML, and end")
 	cmd.AddCommand(newNodeEnrollCommand(), newNodeTrustCommand(), newNodeDenyCommand())
 	return cmd
@@ -134,6 +134,9 @@ func nodeSettingsOf(cmd *cobra.Command, file string, flags nodeSettings) (nodeSe
 	if s.FlowerCtl != "" && s.Flower == nil {
 		return s, usagef("--flower-control serves runs of Flower app bundles, and the config has no flower section that says how to run them")
 	}
+	if s.Login != nil && s.FlowerCtl == "" {
+		return s, usagef("flower_login says who may use flower_control, and there is none")
+	}
 	for i, a := range s.Apps {
 		if len(a.Command) == 0 || !filepath.IsAbs(a.Command[0]) {
 			return s, fmt.Errorf("%s: apps[%d].command: the first word is the executable's absolute path", file, i)
@@ -177,7 +180,7 @@ func runNode(ctx context.Context, cmd *cobra.Command, s nodeSettings) error {
 	}
 	defer release()
 	if s.FlowerCtl != "" {
-		if cfg.FlowerControl, err = flowercontrol.Listen(s.FlowerCtl); err != nil {
+		if cfg.FlowerControl, err = s.listenFlower(log); err != nil {
 			return usage(fmt.Errorf("flower control: %w", err))
 		}
 		log.Info("the flwr command may connect", "address", cfg.FlowerControl.Addr().String())

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	flwr "github.com/concordat/concordat/api/flwr/proto"
+	"github.com/concordat/concordat/internal/flower/control/auth"
 	"github.com/concordat/concordat/internal/flower/fab"
 )
 
@@ -350,7 +351,7 @@ func TestShutdown(t *testing.T) {
 	if err := <-served; err != nil {
 		t.Error(err)
 	}
-	if x := server.find(r.GetRunId()); x == nil || x.outcome != "failed" || x.details != "the node stopped" {
+	if x := server.find(auth.Local(), r.GetRunId()); x == nil || x.outcome != "failed" || x.details != "the node stopped" {
 		t.Errorf("run %+v", x)
 	}
 	if _, err := server.start(&Job{}); err == nil {

@@ -3,8 +3,8 @@
 // address. Runs are kept in memory, with what they print; the
 // [Runner] behind it, a member's own node, does the work.
 //
-// There is one local account: whoever reaches the listener may start bundles that the
-// node's owner approved, and sees and stops every run that was started here. The
-// listener must be one that only the member's own users reach. Accounts of an OIDC
-// provider are not served yet.
+// A [Listener] says who may call. On an address of this machine alone there may be one
+// local account: whoever reaches it may start bundles that the node's owner approved, and
+// sees and stops every run that was started here. Elsewhere every call shows a token of the
+// member's OpenID Connect provider, over TLS, and an account sees its own runs alone.
 package control

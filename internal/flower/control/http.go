@@ -18,7 +18,7 @@ const path = "/v1/control/"
 func handler(v *server) http.Handler {
 	g := grpc.NewServer(grpc.MaxRecvMsgSize(maxRequest), grpc.UnknownServiceHandler(unknown))
 	flwr.RegisterControlServer(g, v)
-	c := protohttp.Handler(protohttp.API{Path: path, MaxBody: maxRequest, Calls: v.calls(),
+	c := protohttp.Handler(protohttp.API{Path: path, MaxBody: maxRequest, Calls: v.calls(), AnyHost: v.login != nil,
 		Unknown: func(call string) error { return notServed(camel(call)) }})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor == 2 {
@@ -40,6 +40,10 @@ func (v *server) calls() map[string]protohttp.Call {
 		"list-nodes":       protohttp.Unary(v.ListNodes),
 		"list-federations": protohttp.Unary(v.ListFederations),
 		"show-federation":  protohttp.Unary(v.ShowFederation),
+
+		"get-login-details":   protohttp.Unary(v.GetLoginDetails),
+		"get-auth-tokens":     protohttp.Unary(v.GetAuthTokens),
+		"refresh-auth-tokens": protohttp.Unary(v.RefreshAuthTokens),
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/concordat/concordat/internal/flower/control/auth"
 	"github.com/concordat/concordat/internal/flower/fab"
 )
 
@@ -49,6 +50,7 @@ type Node struct {
 
 // Job is one run, as its user wants it.
 type Job struct {
+	Account   auth.Account // who wants it
 	Bundle    *fab.Bundle
 	Terms     fab.Terms
 	Config    map[string]any // with Overrides in it
@@ -80,6 +82,7 @@ const (
 // run is one run. The server's mutex guards it.
 type run struct {
 	id        uint64
+	account   auth.Account // whose it is; nobody else sees it
 	bundle    *fab.Bundle
 	overrides map[string]any
 	stop      chan struct{}
@@ -140,7 +143,7 @@ func (s *Server) start(j *Job) (uint64, error) {
 		return 0, errTooMany
 	}
 	s.forget()
-	r := &run{id: s.newID(), bundle: j.Bundle, overrides: j.Overrides, stop: make(chan struct{}), pending: s.config.Now(), changed: make(chan struct{})}
+	r := &run{id: s.newID(), account: j.Account, bundle: j.Bundle, overrides: j.Overrides, stop: make(chan struct{}), pending: s.config.Now(), changed: make(chan struct{})}
 	r.starting = r.pending
 	s.runs[r.id] = r
 	j.server, j.run, j.Stop = s, r, r.stop
@@ -160,14 +163,22 @@ func (s *Server) newID() uint64 {
 	}
 }
 
-// forget drops the oldest run that has finished, when there are too many.
+// forget drops a run that has finished, when there are too many: the oldest of the account
+// that has the most of them, so that nobody pushes out another's.
 func (s *Server) forget() {
 	if len(s.runs) < maxKept {
 		return
 	}
+	count := map[auth.Account]int{}
+	for _, r := range s.runs {
+		if !r.finished.IsZero() {
+			count[r.account]++
+		}
+	}
 	var oldest *run
 	for _, r := range s.runs {
-		if !r.finished.IsZero() && (oldest == nil || r.pending.Before(oldest.pending)) {
+		if !r.finished.IsZero() && (oldest == nil || count[r.account] > count[oldest.account] ||
+			count[r.account] == count[oldest.account] && r.pending.Before(oldest.pending)) {
 			oldest = r
 		}
 	}
@@ -244,11 +255,14 @@ func (s *Server) after(r *run, at float64) (text string, last float64, finished 
 	return b.String(), last, !r.finished.IsZero() && i == len(r.log), r.changed
 }
 
-// find returns the run of that number, or nil.
-func (s *Server) find(id uint64) *run {
+// find returns the account's run of that number, or nil.
+func (s *Server) find(a auth.Account, id uint64) *run {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.runs[id]
+	if r := s.runs[id]; r != nil && r.account == a {
+		return r
+	}
+	return nil
 }
 
 // stop wishes a run to end; a second wish changes nothing.
@@ -265,12 +279,15 @@ func (s *Server) stop(r *run) error {
 	return nil
 }
 
-// list returns copies of the runs, the newest first, with no log.
-func (s *Server) list() []run {
+// list returns copies of the account's runs, the newest first, with no log.
+func (s *Server) list(a auth.Account) []run {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []run
 	for r := range maps.Values(s.runs) {
+		if r.account != a {
+			continue
+		}
 		x := *r
 		x.log = nil
 		out = append(out, x)

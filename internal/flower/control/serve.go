@@ -3,8 +3,6 @@ package control
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
 	"strings"
 	"time"
 
@@ -13,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	flwr "github.com/concordat/concordat/api/flwr/proto"
+	"github.com/concordat/concordat/internal/flower/control/auth"
 	"github.com/concordat/concordat/internal/flower/fab"
 	"github.com/concordat/concordat/internal/flower/protohttp"
 )
@@ -22,16 +21,18 @@ const (
 	maxRequest   = fab.MaxSize + 1<<20
 	maxOverrides = 1024
 	maxStreams   = 64
+
+	maxConnections = 256 // on an address that others reach
 )
 
 // Serve serves the API on l until ctx is done or the listener fails, closes l, and
 // returns when every job has returned. It returns nil when ctx ended it.
-func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+func (s *Server) Serve(ctx context.Context, l *Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	s.mu.Lock()
 	s.ctx = ctx
 	s.mu.Unlock()
-	err := protohttp.Serve(ctx, l, handler(&server{s: s}), maxStreams, true)
+	err := protohttp.Serve(ctx, l.at, l.gate(handler(&server{s: s, login: l.login})), maxStreams, true)
 	cancel()
 	s.mu.Lock()
 	s.ctx = nil // whoever was about to start a job has, or will not
@@ -42,8 +43,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 
 // reasons are why a node does not serve some of Flower's calls.
 var reasons = map[string]string{
-	"GetLoginDetails":               noAccounts,
+	"GetLoginDetails":               noAccounts, // where there is no login
 	"GetAuthTokens":                 noAccounts,
+	"RefreshAuthTokens":             noAccounts,
 	"RegisterNode":                  "a member's nodes are certified by the member: concordat member certify",
 	"UnregisterNode":                "a member's nodes are certified by the member: concordat member certify",
 	"CreateFederation":              noFederations,
@@ -80,12 +82,17 @@ func notServed(name string) error {
 
 type server struct {
 	flwr.UnimplementedControlServer
-	s *Server
+	s     *Server
+	login *auth.Login // nil: there is the local account alone
 }
 
 // StartRun takes a bundle that the owner has approved. What it refuses, it refuses
 // before anything of it is run.
-func (v *server) StartRun(_ context.Context, q *flwr.StartRunRequest) (*flwr.StartRunResponse, error) {
+func (v *server) StartRun(ctx context.Context, q *flwr.StartRunRequest) (*flwr.StartRunResponse, error) {
+	who, err := caller(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if q.GetAppSpec() != "" {
 		return nil, status.Error(codes.Unimplemented, "A Concordat node fetches no apps from Flower's hub: get the app, have its bundle approved, and run its folder.")
 	}
@@ -117,7 +124,7 @@ func (v *server) StartRun(_ context.Context, q *flwr.StartRunRequest) (*flwr.Sta
 	if err := v.s.config.Runner.Check(b, terms, config); err != nil {
 		return nil, status.Error(codes.PermissionDenied, err.Error())
 	}
-	id, err := v.s.start(&Job{Bundle: b, Terms: terms, Config: config, Overrides: overrides})
+	id, err := v.s.start(&Job{Account: who, Bundle: b, Terms: terms, Config: config, Overrides: overrides})
 	if errors.Is(err, errTooMany) {
 		return nil, status.Error(codes.ResourceExhausted, err.Error())
 	}
@@ -131,14 +138,25 @@ func noSuchFederation(asked, have string) error {
 	return status.Errorf(codes.NotFound, "This node is in no federation %.80q; it is in %q.", asked, have)
 }
 
-// noSuchRun has Flower's words: its command looks for them.
-func noSuchRun() error { return status.Error(codes.NotFound, "Run ID not found") }
+// run returns a run of the caller's. Another's is as if there were none. The words are
+// Flower's, whose command looks for them.
+func (v *server) run(ctx context.Context, id uint64) (*run, error) {
+	who, err := caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := v.s.find(who, id)
+	if r == nil {
+		return nil, status.Error(codes.NotFound, "Run ID not found")
+	}
+	return r, nil
+}
 
 // StopRun says that the wish is taken; the run's status tells when it has ended.
-func (v *server) StopRun(_ context.Context, q *flwr.StopRunRequest) (*flwr.StopRunResponse, error) {
-	r := v.s.find(q.GetRunId())
-	if r == nil {
-		return nil, noSuchRun()
+func (v *server) StopRun(ctx context.Context, q *flwr.StopRunRequest) (*flwr.StopRunResponse, error) {
+	r, err := v.run(ctx, q.GetRunId())
+	if err != nil {
+		return nil, err
 	}
 	if err := v.s.stop(r); err != nil {
 		return nil, status.Errorf(codes.FailedPrecondition, "Run ID %d is already finished", r.id)
@@ -152,9 +170,9 @@ func (v *server) StreamLogs(q *flwr.StreamLogsRequest, out grpc.ServerStreamingS
 }
 
 func (v *server) streamLogs(ctx context.Context, q *flwr.StreamLogsRequest, send func(*flwr.StreamLogsResponse) error) error {
-	r := v.s.find(q.GetRunId())
-	if r == nil {
-		return noSuchRun()
+	r, err := v.run(ctx, q.GetRunId())
+	if err != nil {
+		return err
 	}
 	at := q.GetAfterTimestamp()
 	for {
@@ -179,9 +197,18 @@ func (v *server) streamLogs(ctx context.Context, q *flwr.StreamLogsRequest, send
 	}
 }
 
-func (v *server) ListRuns(_ context.Context, q *flwr.ListRunsRequest) (*flwr.ListRunsResponse, error) {
+func (v *server) ListRuns(ctx context.Context, q *flwr.ListRunsRequest) (*flwr.ListRunsResponse, error) {
+	who, err := caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if q.RunId != nil {
+		if _, err := v.run(ctx, q.GetRunId()); err != nil {
+			return nil, err
+		}
+	}
 	res := &flwr.ListRunsResponse{RunDict: map[uint64]*flwr.Run{}, Now: iso(v.s.config.Now())}
-	for _, r := range v.s.list() {
+	for _, r := range v.s.list(who) {
 		if q.RunId != nil && r.id != q.GetRunId() {
 			continue
 		}
@@ -190,17 +217,14 @@ func (v *server) ListRuns(_ context.Context, q *flwr.ListRunsRequest) (*flwr.Lis
 		}
 		res.RunDict[r.id] = r.proto(v.s.config.Runner.Federation().Name)
 	}
-	if q.RunId != nil && len(res.RunDict) == 0 {
-		return nil, noSuchRun()
-	}
 	return res, nil
 }
 
 // PullArtifacts says where the results are instead.
-func (v *server) PullArtifacts(_ context.Context, q *flwr.PullArtifactsRequest) (*flwr.PullArtifactsResponse, error) {
-	r := v.s.find(q.GetRunId())
-	if r == nil {
-		return nil, noSuchRun()
+func (v *server) PullArtifacts(ctx context.Context, q *flwr.PullArtifactsRequest) (*flwr.PullArtifactsResponse, error) {
+	r, err := v.run(ctx, q.GetRunId())
+	if err != nil {
+		return nil, err
 	}
 	return nil, status.Errorf(codes.Unimplemented, "A Concordat node gives no artifacts by URL. The model and the bundle of the run are at the node: the last lines of \"flwr log %d\" say how to take them.", r.id)
 }
@@ -214,7 +238,11 @@ func (v *server) ListFederations(context.Context, *flwr.ListFederationsRequest) 
 	return &flwr.ListFederationsResponse{Federations: []*flwr.Federation{{Name: v.s.config.Runner.Federation().Name}}}, nil
 }
 
-func (v *server) ShowFederation(_ context.Context, q *flwr.ShowFederationRequest) (*flwr.ShowFederationResponse, error) {
+func (v *server) ShowFederation(ctx context.Context, q *flwr.ShowFederationRequest) (*flwr.ShowFederationResponse, error) {
+	who, err := caller(ctx)
+	if err != nil {
+		return nil, err
+	}
 	f := v.s.config.Runner.Federation()
 	if q.GetFederationName() != f.Name {
 		return nil, noSuchFederation(q.GetFederationName(), f.Name)
@@ -223,14 +251,19 @@ func (v *server) ShowFederation(_ context.Context, q *flwr.ShowFederationRequest
 	for _, m := range f.Members {
 		p.Members = append(p.Members, &flwr.Member{Account: &flwr.Account{Id: m, Name: m}, Role: "member"})
 	}
-	for _, r := range v.s.list() {
+	for _, r := range v.s.list(who) {
 		p.Runs = append(p.Runs, r.proto(f.Name))
 	}
 	return &flwr.ShowFederationResponse{Federation: p, Now: iso(v.s.config.Now())}, nil
 }
 
-// account is Flower's id of the one account where there are none.
-const account = "<id:none>"
+// accountID is Flower's id of an account; of the local one, that of where there are none.
+func accountID(a auth.Account) string {
+	if a == auth.Local() {
+		return "<id:none>"
+	}
+	return a.String()
+}
 
 func (r *run) proto(federation string) *flwr.Run {
 	st := &flwr.RunStatus{Status: "starting"}
@@ -243,7 +276,7 @@ func (r *run) proto(federation string) *flwr.Run {
 	return &flwr.Run{
 		RunId: r.id, FabId: r.bundle.ID(), FabVersion: r.bundle.Version, FabHash: r.bundle.Hash(), OverrideConfig: flwr.Scalars(r.overrides),
 		PendingAt: iso(r.pending), StartingAt: iso(r.starting), RunningAt: iso(r.running), FinishedAt: iso(r.finished),
-		Status: st, FlwrAid: account, Federation: federation, RunType: "serverapp",
+		Status: st, FlwrAid: accountID(r.account), Federation: federation, RunType: "serverapp",
 	}
 }
 
@@ -262,17 +295,4 @@ func iso(t time.Time) string {
 		return ""
 	}
 	return t.UTC().Format("2006-01-02T15:04:05.000000") + "+00:00"
-}
-
-// Listen opens the listener for the flwr command, on an address of this machine alone:
-// there is no login.
-func Listen(address string) (net.Listener, error) {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, fmt.Errorf("%q is no address like 127.0.0.1:9093", address)
-	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, fmt.Errorf("%q is not of this machine alone: whoever reaches it may start runs, and there is no login yet; use 127.0.0.1:9093", address)
-	}
-	return net.Listen("tcp", address)
 }

@@ -74,11 +74,14 @@ type API struct {
 	// Unknown is the error of a call that is not in Calls; nil: not found.
 	Unknown func(call string) error
 	Alive   time.Duration // between signs that a call goes on; 0: 10 s
+	// AnyHost is set where callers come over TLS from elsewhere and show a secret: the
+	// host then need not be an address of this machine.
+	AnyHost bool
 }
 
 // Handler serves an API. Requests that a web page in a browser could make are refused:
-// those with an Origin, and those for a host that is no address of this machine, which a
-// name under somebody else's control may point to.
+// those with an Origin, and, without AnyHost, those for a host that is no address of this
+// machine, which a name under somebody else's control may point to.
 func Handler(a API) http.Handler {
 	if a.Alive == 0 {
 		a.Alive = 10 * time.Second
@@ -91,8 +94,11 @@ func Handler(a API) http.Handler {
 	})
 }
 
+// Fail answers a request with an error, as a call that returns it does.
+func Fail(w http.ResponseWriter, err error) { (&writer{w: w}).fail(err) }
+
 func (a *API) serve(w *writer, r *http.Request) error {
-	if r.Header.Get("Origin") != "" || !local(r.Host) {
+	if r.Header.Get("Origin") != "" || !a.AnyHost && !local(r.Host) {
 		return status.Error(codes.PermissionDenied, "calls come from programs on this machine, for its own addresses")
 	}
 	name, ours := strings.CutPrefix(r.URL.Path, a.Path)

@@ -14,7 +14,8 @@ import (
 // every call has returned: those in flight are cut off, and their contexts end. It returns
 // nil when ctx ended it. More than maxCalls calls at once are told to come again. With
 // http2, clients that begin with HTTP/2, as gRPC's do, are served too; their calls are
-// bounded by connection.
+// bounded by connection. A listener of crypto/tls that is to serve those names "h2" in its
+// NextProtos.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, maxCalls int, http2 bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -27,6 +28,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, maxCalls int, ht
 	}
 	s.Protocols.SetHTTP1(true)
 	s.Protocols.SetUnencryptedHTTP2(http2)
+	s.Protocols.SetHTTP2(http2)
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	err := s.Serve(l)
 	ended := ctx.Err() != nil
