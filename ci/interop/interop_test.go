@@ -82,7 +82,7 @@ func (u *user) start(name string, args ...string) *exec.Cmd {
 	c := exec.Command(name, args...)
 	c.Dir = u.home
 	c.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + u.home, "FLWR_HOME=" + filepath.Join(u.home, "flwr"), "FLWR_TELEMETRY_ENABLED=0",
-		"FLWR_DISABLE_UPDATE_CHECK=1", "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1", "COLUMNS=200", "LANG=C.UTF-8"}
+		"FLWR_DISABLE_UPDATE_CHECK=1", "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1", "COLUMNS=200", "LANG=C.UTF-8", "BROWSER=/bin/true"}
 	return c
 }
 
@@ -107,15 +107,19 @@ func (u *user) flwr(args ...string) string {
 func (u *user) refused(why string, args ...string) {
 	u.t.Helper()
 	out, ok := u.run(filepath.Join(u.env, "bin", "flwr"), args...)
-	plain := strings.Join(strings.Fields(strings.Map(func(r rune) rune {
+	if ok || !strings.Contains(plain(out), why) {
+		u.t.Errorf("flwr %s: ended well: %v; want %q in\n%s", strings.Join(args, " "), ok, why, out)
+	}
+}
+
+// plain takes away the box that Flower's command draws around errors.
+func plain(out string) string {
+	return strings.Join(strings.Fields(strings.Map(func(r rune) rune {
 		if r == '│' || r == '╭' || r == '╰' || r == '─' || r == '╮' || r == '╯' {
 			return ' '
 		}
 		return r
 	}, out)), " ")
-	if ok || !strings.Contains(plain, why) {
-		u.t.Errorf("flwr %s: ended well: %v; want %q in\n%s", strings.Join(args, " "), ok, why, out)
-	}
 }
 
 // build returns the bundle that this version of Flower makes of an app's folder.
@@ -164,8 +168,9 @@ func newUser(t *testing.T, env string) *user {
 }
 
 // federation starts one whose three nodes run Flower in the given environments, and whose
-// policy has the bundle; the user is at the first. It returns how an owner approves.
-func (u *user) federation(digest [32]byte, envs [3]string, more ...ci.Option) (f *ci.Federation, approve func(file string)) {
+// policy has the bundle; the user is at the first, whose listener is given (nil: one
+// without a login). It returns how an owner approves.
+func (u *user) federation(digest [32]byte, envs [3]string, at *flowercontrol.Listener, more ...ci.Option) (f *ci.Federation, approve func(file string)) {
 	t := u.t
 	t.Helper()
 	hospitals, err := model.Hospitals(data.CSV)
@@ -178,7 +183,12 @@ func (u *user) federation(digest [32]byte, envs [3]string, more ...ci.Option) (f
 	}
 	t.Cleanup(func() { os.RemoveAll(sockets) })
 	isolated := isolation(t)
-	var address string
+	if at == nil {
+		if at, err = flowercontrol.Listen("127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		u.connect(at, "insecure = true")
+	}
 	started := 0
 	f = ci.StartFederation(t, append([]ci.Option{
 		ci.Policy(func(p *policy.Policy) {
@@ -201,22 +211,12 @@ func (u *user) federation(digest [32]byte, envs [3]string, more ...ci.Option) (f
 				t.Fatal(err)
 			}
 			if started == 0 {
-				if c.FlowerControl, err = flowercontrol.Listen("127.0.0.1:0"); err != nil {
-					t.Fatal(err)
-				}
-				address = c.FlowerControl.Addr().String()
+				c.FlowerControl = at
 			}
 			started++
 		})}, more...)...)
 	for _, n := range f.Nodes {
 		n.AwaitKind(t, "joined")
-	}
-	if err := os.MkdirAll(filepath.Join(u.home, "flwr"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	config := fmt.Sprintf("[superlink]\ndefault = \"my-node\"\n\n[superlink.my-node]\naddress = %q\ninsecure = true\n", address)
-	if err := os.WriteFile(filepath.Join(u.home, "flwr", "config.toml"), []byte(config), 0o600); err != nil {
-		t.Fatal(err)
 	}
 	return f, func(file string) {
 		for _, n := range f.Nodes {
@@ -225,6 +225,18 @@ func (u *user) federation(digest [32]byte, envs [3]string, more ...ci.Option) (f
 				t.Fatalf("app approve: %s", out)
 			}
 		}
+	}
+}
+
+// connect writes the user's configuration.
+func (u *user) connect(at *flowercontrol.Listener, how string) {
+	u.t.Helper()
+	if err := os.MkdirAll(filepath.Join(u.home, "flwr"), 0o700); err != nil {
+		u.t.Fatal(err)
+	}
+	config := fmt.Sprintf("[superlink]\ndefault = \"my-node\"\n\n[superlink.my-node]\naddress = %q\n%s\n", at.Addr(), how)
+	if err := os.WriteFile(filepath.Join(u.home, "flwr", "config.toml"), []byte(config), 0o600); err != nil {
+		u.t.Fatal(err)
 	}
 }
 
@@ -238,7 +250,7 @@ func TestMixed(t *testing.T) {
 	}
 	u, app := newUser(t, first), quickstart(t)
 	file, digest := u.build(app)
-	_, approve := u.federation(digest, [3]string{last, first, last})
+	_, approve := u.federation(digest, [3]string{last, first, last}, nil)
 	approve(file)
 	id := u.begun(app, "my-node", "-c", "num-server-rounds=1")
 	u.env = last
@@ -255,7 +267,7 @@ func TestMixed(t *testing.T) {
 func whole(t *testing.T, env string) {
 	u, app := newUser(t, env), quickstart(t)
 	file, digest := u.build(app)
-	f, approve := u.federation(digest, [3]string{env, env, env})
+	f, approve := u.federation(digest, [3]string{env, env, env}, nil)
 
 	u.refused("not approved on this node", "run", app, "my-node")
 	approve(file)
@@ -341,10 +353,14 @@ func (u *user) listed() []listedRun {
 	u.t.Helper()
 	out := u.flwr("list", "my-node", "--format", "json")
 	var v struct {
-		Runs []listedRun `json:"runs"`
+		Success bool        `json:"success"`
+		Runs    []listedRun `json:"runs"`
 	}
 	if err := json.Unmarshal([]byte(out[strings.Index(out, "{"):]), &v); err != nil {
 		u.t.Fatalf("flwr ls: %v\n%s", err, out)
+	}
+	if !v.Success { // the command ends well all the same
+		u.t.Fatalf("flwr ls:\n%s", out)
 	}
 	return v.Runs
 }

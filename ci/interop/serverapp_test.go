@@ -57,7 +57,7 @@ func newOwner(t *testing.T, env, other, dir string, configs ...map[string]any) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, approve := u.federation(digest, [3]string{env, other, env}, ci.ServerApps(a), ci.Policy(func(p *policy.Policy) {
+	f, approve := u.federation(digest, [3]string{env, other, env}, nil, ci.ServerApps(a), ci.Policy(func(p *policy.Policy) {
 		x := p.App(digest)
 		x.Exposure, x.Strategies = policy.ExposureIndividual, []string{policy.StrategyCustom}
 		for _, c := range configs {
