@@ -75,7 +75,7 @@ interop:
 	@for v in $(INTEROP); do \
 		CONCORDAT_FLWR=$(CURDIR)/out/interop/flwr-$$v/bin $(GO) test -count=1 -v -timeout 5m -run '^TestUnmodifiedFlower$$' ./internal/flower/appio || exit 1; \
 	done
-	CONCORDAT_INTEROP=$(CURDIR)/out/interop CONCORDAT_INTEROP_VERSIONS="$(INTEROP)" $(GO) test -count=1 -v -timeout 15m ./ci/interop
+	CONCORDAT_INTEROP=$(CURDIR)/out/interop CONCORDAT_INTEROP_VERSIONS="$(INTEROP)" $(GO) test -count=1 -v -timeout 20m ./ci/interop
 
 bench: build simulator
 	bin/concordat bench
@@ -84,6 +84,7 @@ lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags sevioctl ./attestation/collect
+	cd ci/interop/provider && $(GO) vet ./...
 	$(TOOL) staticcheck ./...
 	$(TOOL) staticcheck -tags sevioctl ./attestation/collect
 

@@ -44,7 +44,7 @@ var pure = []string{"net/http", "crypto/tls", "google.golang.org/grpc", "google.
 // measured is what the enclave may not link: its size and its list of
 // dependencies are part of its trust.
 var measured = []string{"github.com/goccy/go-yaml", "cel.dev", "database/sql", "modernc.org", "github.com/transparency-dev/tessera",
-	"github.com/prometheus", "go.opentelemetry.io/otel/sdk", module + "attestation/sim", module + "link", module + "node", "github.com/spf13/cobra"}
+	"github.com/prometheus", "go.opentelemetry.io/otel/sdk", "github.com/go-jose", module + "attestation/sim", module + "link", module + "node", "github.com/spf13/cobra"}
 
 type pkg struct {
 	ImportPath string
@@ -86,6 +86,9 @@ func TestImports(t *testing.T) {
 			}
 			if slices.Contains([]string{"github.com/veraison/go-cose", "github.com/fxamacker/cbor/v2"}, i) && path != "internal/cose" {
 				t.Errorf("%s imports %s: only internal/cose does", path, i)
+			}
+			if strings.HasPrefix(i, "github.com/go-jose/") && path != "internal/flower/control/auth" && path != "internal/flower/control/auth/authtest" {
+				t.Errorf("%s imports %s: only the login does", path, i)
 			}
 			if strings.HasPrefix(i, module+"attestation/sim") && path != "ci" && !strings.HasPrefix(path, "ci/") && path != "cmd/concordat-enclave-sim" && !strings.HasPrefix(path, "attestation/sim") {
 				t.Errorf("%s imports the simulator: only ci and cmd/concordat-enclave-sim do", path)

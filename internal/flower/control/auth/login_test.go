@@ -257,7 +257,7 @@ func TestHostileProvider(t *testing.T) {
 			b.Handle(metadata, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") })
 		},
 		"an error":        func(b *bench) { b.Handle(metadata, authtest.JSON(500, edit{"issuer": b.URL})) },
-		"elsewhere":       func(b *bench) { b.Handle(metadata, http.RedirectHandler(b.URL+"/keys", 302).ServeHTTP) },
+		"elsewhere":       func(b *bench) { b.Handle(metadata, http.RedirectHandler(b.URL+"/keys", http.StatusFound).ServeHTTP) },
 		"no keys":         func(b *bench) { b.Handle("/keys", authtest.JSON(200, edit{"keys": []any{}})) },
 		"keys of no kind": func(b *bench) { b.Handle("/keys", authtest.JSON(200, edit{"keys": []any{5, edit{"kty": "x"}}})) },
 		"a shared secret": func(b *bench) {
