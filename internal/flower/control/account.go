@@ -1,12 +1,15 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -25,11 +28,17 @@ const (
 	bearer        = "Bearer "
 )
 
-// maxLogin bounds the body of a call that nobody has to be logged in for.
-const maxLogin = 64 << 10
+// Bounds of the body of a call that strangers may make.
+const (
+	maxLogin  = 64 << 10
+	loginTime = 10 * time.Second
+)
 
-// open are the calls by which accounts log in.
-var open = map[string]bool{"GetLoginDetails": true, "GetAuthTokens": true, "RefreshAuthTokens": true}
+// open are the paths of the calls by which accounts log in.
+var open = map[string]bool{
+	flwr.Control_GetLoginDetails_FullMethodName: true, flwr.Control_GetAuthTokens_FullMethodName: true,
+	path + "get-login-details": true, path + "get-auth-tokens": true, path + "refresh-auth-tokens": true,
+}
 
 type callerKey struct{}
 
@@ -50,12 +59,11 @@ func (l *Listener) gate(h http.Handler) http.Handler {
 			h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, auth.Local())))
 			return
 		}
-		call := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
-		if r.ProtoMajor == 1 {
-			call = camel(call)
-		}
-		if open[call] {
-			r.Body = http.MaxBytesReader(w, r.Body, maxLogin)
+		if open[r.URL.Path] {
+			if err := readAll(w, r); err != nil {
+				deny(w, r, err)
+				return
+			}
 			h.ServeHTTP(w, r)
 			return
 		}
@@ -66,6 +74,19 @@ func (l *Listener) gate(h http.Handler) http.Handler {
 		}
 		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, a)))
 	})
+}
+
+// readAll reads a stranger's body, which is short and comes at once.
+func readAll(w http.ResponseWriter, r *http.Request) error {
+	c := http.NewResponseController(w)
+	_ = c.SetReadDeadline(time.Now().Add(loginTime)) // net/http's writers have deadlines
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLogin))
+	if err != nil {
+		return status.Error(codes.InvalidArgument, "the body is too large, or did not come to its end")
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	r.Body = io.NopCloser(bytes.NewReader(b))
+	return nil
 }
 
 // account verifies what a request shows. That over gRPC is refreshed where it has to be,

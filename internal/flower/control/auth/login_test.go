@@ -363,7 +363,10 @@ func TestDeviceFlow(t *testing.T) {
 			t.Errorf("%q is in the log", secret)
 		}
 	}
-	if text := fmt.Sprintf("%v %+v %s %#v", begun, begun, begun.Handle, begun); strings.Contains(text, string(begun.Handle[:10])) {
+	hidden := &lines{}
+	slog.New(slog.NewJSONHandler(hidden, nil)).Info("x", "begun", begun, "handle", begun.Handle)
+	slog.New(slog.NewTextHandler(hidden, nil)).Info("x", "begun", begun, "handle", begun.Handle)
+	if text := fmt.Sprintf("%v %+v %s %#v %q %x %s", begun, begun, begun.Handle, begun, begun.Handle, begun.Handle, hidden); strings.Contains(text, string(begun.Handle[:10])) {
 		t.Errorf("a token prints: %s", text)
 	}
 }
@@ -608,4 +611,32 @@ func dec(t *testing.T, s string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// TestCallersWhoGo: one who gives up while the provider is asked takes nobody along.
+func TestCallersWhoGo(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	asked := make(chan struct{}, 1)
+	b.Handle("/.well-known/openid-configuration", func(_ http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		<-r.Context().Done()
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan error, 1)
+	token := auth.Token(b.Token(b.Claims("ada", b.now())))
+	go func() {
+		_, err := b.login.Verify(ctx, token)
+		gone <- err
+	}()
+	<-asked
+	stayed := make(chan error, 1)
+	go func() {
+		_, err := b.login.Verify(t.Context(), token)
+		stayed <- err
+	}()
+	b.Handle("/.well-known/openid-configuration", nil)
+	cancel()
+	b.want("who went", <-gone, context.Canceled)
+	b.want("who stayed", <-stayed, nil)
 }

@@ -92,8 +92,10 @@ func (p *provider) renewed(ctx context.Context, old *facts) (*facts, error) {
 	if failure != nil && !rested {
 		return nil, failure
 	}
-	// Others wait for this answer: it does not end with the call that asked first.
-	f, err := p.discover(context.WithoutCancel(ctx))
+	f, err := p.discover(ctx)
+	if ctx.Err() != nil { // the caller has gone; who waits asks for itself
+		return nil, ctx.Err()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.tried, p.failure = p.now(), err

@@ -16,7 +16,8 @@ import (
 	"github.com/go-jose/go-jose/v4/json" // exact names, and no name twice, unlike the standard library's
 )
 
-// Token is a secret that a provider gave. It prints as a word that says so.
+// Token is a secret that a provider gave. It prints as a word that says so, in every way of
+// fmt, encoding/json and log/slog; a conversion to string has it.
 type Token string
 
 // String hides the token from %v and %s.
@@ -24,6 +25,9 @@ func (Token) String() string { return "(token)" }
 
 // GoString hides it from %#v.
 func (Token) GoString() string { return "(token)" }
+
+// MarshalText hides it from encoders and from log/slog.
+func (Token) MarshalText() ([]byte, error) { return []byte("(token)"), nil }
 
 // Limits of what a provider and its users send.
 const (
