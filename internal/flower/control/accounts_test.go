@@ -367,13 +367,25 @@ func TestForget(t *testing.T) {
 		at = at.Add(time.Second)
 		s.runs[id] = &run{id: id, account: a, pending: at, finished: at}
 	}
-	add(auth.Account{}, 1) // an older one, of another account
-	for i := range uint64(maxKept - 1) {
-		add(auth.Local(), i+2)
+	const few = maxKept/2 - 10
+	for i := range uint64(few) { // older ones, of another account
+		add(auth.Account{}, i+1)
 	}
-	s.forget()
-	if s.runs[1] == nil || s.runs[2] != nil || len(s.runs) != maxKept-1 {
-		t.Errorf("kept %d; the other's: %v; the oldest of the many: %v", len(s.runs), s.runs[1] != nil, s.runs[2] != nil)
+	for i := range uint64(maxKept - few) {
+		add(auth.Local(), few+i+1)
+	}
+	for i := range uint64(10) {
+		s.forget()
+		add(auth.Local(), maxKept+i+1)
+	}
+	others := 0
+	for _, r := range s.runs {
+		if r.account != auth.Local() {
+			others++
+		}
+	}
+	if others != few || s.runs[few+1] != nil {
+		t.Errorf("kept %d of %d of the other's; the oldest of the many: %v", others, few, s.runs[few+1] != nil)
 	}
 }
 

@@ -170,7 +170,7 @@ func TestVerify(t *testing.T) {
 		"cut off":                   good[:len(good)-2],
 		"a claim twice":             parts[0] + "." + twice + "." + parts[2],
 		"more at its end":           good + ".x",
-		"huge":                      strings.Repeat("a", 12<<10+1),
+		"huge":                      b.Token(claims(edit{"more": strings.Repeat("a", 9<<10)})),
 		"JSON":                      `{"payload":"` + parts[1] + `","protected":"` + parts[0] + `","signature":"` + parts[2] + `"}`,
 		"a secret that all know":    hmacSigned(t, b, claims()),
 		"signed with crit":          enc(`{"alg":"ES256","kid":"1","crit":["x"],"x":1}`) + "." + parts[1] + "." + parts[2],
@@ -256,8 +256,11 @@ func TestHostileProvider(t *testing.T) {
 		"no JSON": func(b *bench) {
 			b.Handle(metadata, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") })
 		},
-		"an error":        func(b *bench) { b.Handle(metadata, authtest.JSON(500, edit{"issuer": b.URL})) },
-		"elsewhere":       func(b *bench) { b.Handle(metadata, http.RedirectHandler(b.URL+"/keys", http.StatusFound).ServeHTTP) },
+		"an error": func(b *bench) { b.Handle(metadata, authtest.JSON(500, edit{"issuer": b.URL})) },
+		"elsewhere": func(b *bench) {
+			b.Handle("/there", authtest.JSON(200, edit{"issuer": b.URL, "token_endpoint": b.URL + "/token", "device_authorization_endpoint": b.URL + "/device", "jwks_uri": b.URL + "/keys"}))
+			b.Handle(metadata, http.RedirectHandler(b.URL+"/there", http.StatusFound).ServeHTTP)
+		},
 		"no keys":         func(b *bench) { b.Handle("/keys", authtest.JSON(200, edit{"keys": []any{}})) },
 		"keys of no kind": func(b *bench) { b.Handle("/keys", authtest.JSON(200, edit{"keys": []any{5, edit{"kty": "x"}}})) },
 		"a shared secret": func(b *bench) {
