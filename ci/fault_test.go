@@ -52,7 +52,7 @@ func sameEverywhere(t *testing.T, f *ci.Federation, request ci.Digest) {
 }
 
 // verifies demands that the bundle which n wrote of a run passes.
-func verifies(t *testing.T, f *ci.Federation, n *ci.Node, run ci.Digest) {
+func verifies(t *testing.T, f *ci.Federation, n *ci.Node, run ci.Digest) *verifier.Report {
 	t.Helper()
 	b, err := os.Open(f.BundleOf(n, run))
 	if err != nil {
@@ -67,6 +67,7 @@ func verifies(t *testing.T, f *ci.Federation, n *ci.Node, run ci.Digest) {
 	if report.Verdict != verifier.PassSimulated {
 		t.Errorf("bundle of %s: %s", n.Name, report.Text())
 	}
+	return report
 }
 
 // TestLinkKilledAnywhere kills the link, as kill -9 does, in the middle of a run, again

@@ -61,6 +61,9 @@ func own(ctx context.Context, g *ci.Grid) error {
 			if i > 0 && answers[i-1].Node >= a.Node {
 				return errors.New("answers are not in the order of nodes")
 			}
+			if strings.Contains(a.Failed, "4711") {
+				return errors.New("hears an app's words")
+			}
 			if a.Failed != "" {
 				continue
 			}
@@ -155,7 +158,9 @@ func TestServerApp(t *testing.T) {
 	for _, n := range f.Nodes {
 		completed(t, f, n, req)
 		run := ended(t, n, req).Run
-		verifies(t, f, n, run)
+		if report := verifies(t, f, n, run); !slices.ContainsFunc(report.NotProven, func(s string) bool { return strings.Contains(s, "sees single updates") }) {
+			t.Errorf("an officer is not told what the run does not prove: %q", report.NotProven)
+		}
 		model := filepath.Join(filepath.Dir(f.BundleOf(n, run)), "model.npz")
 		if got := append(readArray(t, model, "w"), readArray(t, model, "b")...); !slices.Equal(got, []float64{3, 4, 5, 2}) {
 			t.Errorf("%s: model %v", n.Name, got)
@@ -256,6 +261,27 @@ func TestServerAppLost(t *testing.T) {
 			again := ownRun(t, f.Nodes[0], app, begin, 2, "")
 			completed(t, f, f.Nodes[0], again)
 		})
+	}
+}
+
+// TestServerAppDropout: where a run allows dropouts, its ServerApp gets the failure of a
+// node's app by its type, and goes on with the others.
+func TestServerAppDropout(t *testing.T) {
+	t.Parallel()
+	config := map[string]any{"mode": "", "raise member-c": "patient 4711"}
+	opts, app, begin := ci.OwnServerApp(t, config)
+	named := ci.NodeConfig(func(name string, c *node.Config) { c.Flower.NodeConfig = map[string]any{"node": name} })
+	f := ci.StartFederation(t, append(opts, named, ci.Policy(dropouts(60)))...)
+	joined(t, f.Nodes...)
+	req, err := f.Nodes[0].Node.StartRun(t.Context(), node.RunRequest{App: app, Strategy: policy.StrategyCustom, Rounds: 2, Config: config, Initial: begin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	completed(t, f, f.Nodes[0], req)
+	for _, e := range f.Nodes[0].Events() {
+		if e.Kind == "step" && e.Seq > 1 && (e.Inputs != 2 || e.Excluded != 1) {
+			t.Errorf("step %d has %d inputs and %d excluded nodes", e.Seq, e.Inputs, e.Excluded)
+		}
 	}
 }
 

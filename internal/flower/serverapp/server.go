@@ -138,6 +138,9 @@ func (s *Server) end(err error) {
 		return
 	}
 	s.ended, s.err = true, err
+	if s.batch != nil && s.batch.settle != nil {
+		s.batch.settle.Stop()
+	}
 	close(s.done)
 }
 
