@@ -1,6 +1,7 @@
 package ci_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/concordat/concordat/ci"
@@ -24,6 +25,9 @@ func TestOwnerApproves(t *testing.T) {
 			}
 			for _, n := range f.Nodes[1:] {
 				offer := n.AwaitKind(t, "offered")
+				if want := "member-a asks for test ("; !strings.HasPrefix(offer.Reason, want) || !strings.HasSuffix(offer.Reason, "rounds, strategy fedavg") {
+					t.Errorf("the owner is asked about %q, want %q and so on", offer.Reason, want)
+				}
 				if offer.Request != req {
 					t.Fatalf("offered request %s, want %s", offer.Request.Short(), req.Short())
 				}

@@ -175,11 +175,32 @@ func (n *Node) runOffer(m *session.RunOffer) error {
 	}
 	if n.cfg.Approve == ApproveEachRun && n.ownRequest(r.request) == nil {
 		n.offers[r.digest] = &offered{run: r, msg: m}
-		n.tell(Event{Kind: "offered", Run: r.digest, Request: r.request, Inputs: uint64(len(r.cohort))})
-		n.log.InfoContext(n.ctx, "run waits for this owner's approval: concordat run approve", "run", r.digest.String(), "app", r.body.App.Short(), "rounds", r.body.Rounds, "nodes", len(r.cohort))
+		what := r.inWords()
+		n.tell(Event{Kind: "offered", Run: r.digest, Request: r.request, Inputs: uint64(len(r.cohort)), Reason: what})
+		n.log.InfoContext(n.ctx, "run waits for this owner's approval: concordat run approve", "run", r.digest.String(), "what", what, "nodes", len(r.cohort))
 		return nil
 	}
 	return n.acceptRun(r, m)
+}
+
+// inWords says what an owner is asked to approve.
+func (r *run) inWords() string {
+	who, ok := r.cohort.Member(r.body.Requester)
+	if !ok {
+		who = "a node outside of the cohort"
+	}
+	name := r.body.App.Short()
+	if app := r.n.policy.App(r.body.App); app != nil {
+		name = app.Name + " (" + name + ")"
+	}
+	s := fmt.Sprintf("%s asks for %s, %d rounds, strategy %s", who, name, r.body.Rounds, r.body.Strategy)
+	switch r.body.Class {
+	case receipt.ClassCustom:
+		s += ": the app's own code in the enclave sees every member's update"
+	case receipt.ClassSelecting:
+		s += ": a result may be one member's values"
+	}
+	return s
 }
 
 // approves asks the owner's own rules: the app is installed here, and the run is

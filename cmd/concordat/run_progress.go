@@ -90,9 +90,9 @@ func (p *progress) follow(e *concordatv1.WatchRunsResponse) *roundLine {
 	case "requested":
 		p.State = "requested"
 	case "offered":
-		p.State = "waits for approval"
+		p.State, p.Reason = "waits for approval", e.GetReason()
 	case "started":
-		p.State = "running"
+		p.State, p.Reason = "running", ""
 	case "refused", "declined":
 		if p.State == "requested" || p.State == "" {
 			p.State = e.GetEvent()
