@@ -25,6 +25,7 @@ import (
 	"github.com/concordat/concordat/examples/breast-cancer/model"
 	"github.com/concordat/concordat/internal/flower/clientapp"
 	flowercontrol "github.com/concordat/concordat/internal/flower/control"
+	"github.com/concordat/concordat/internal/flower/superlink"
 	"github.com/concordat/concordat/internal/sandbox"
 	"github.com/concordat/concordat/node"
 	"github.com/concordat/concordat/policy"
@@ -76,13 +77,14 @@ type user struct {
 	env     string
 	home    string
 	program string // concordat
+	sockets string // of the federation's nodes, by name
+	address string // where the first of them serves the flwr command
 }
 
 func (u *user) start(name string, args ...string) *exec.Cmd {
 	c := exec.Command(name, args...)
 	c.Dir = u.home
-	c.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + u.home, "FLWR_HOME=" + filepath.Join(u.home, "flwr"), "FLWR_TELEMETRY_ENABLED=0",
-		"FLWR_DISABLE_UPDATE_CHECK=1", "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1", "COLUMNS=200", "LANG=C.UTF-8", "BROWSER=/bin/true"}
+	c.Env = append(superlink.Environ(u.home), "PYTHONDONTWRITEBYTECODE=1", "BROWSER=/bin/true")
 	return c
 }
 
@@ -177,11 +179,10 @@ func (u *user) federation(digest [32]byte, envs [3]string, at *flowercontrol.Lis
 	if err != nil {
 		t.Fatal(err)
 	}
-	sockets, err := os.MkdirTemp("", "interop") // t.TempDir is too long a name for a socket
-	if err != nil {
+	if u.sockets, err = os.MkdirTemp("", "interop"); err != nil { // t.TempDir is too long a name for a socket
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(sockets) })
+	t.Cleanup(func() { os.RemoveAll(u.sockets) })
 	isolated := isolation(t)
 	if at == nil {
 		if at, err = flowercontrol.Listen("127.0.0.1:0"); err != nil {
@@ -194,7 +195,7 @@ func (u *user) federation(digest [32]byte, envs [3]string, at *flowercontrol.Lis
 		ci.Policy(func(p *policy.Policy) {
 			p.Apps = append(p.Apps, policy.App{Digest: digest, Name: "quickstart", Exposure: policy.ExposureAggregate, Strategies: []string{"fedadam", "fedavg"}, MaxRounds: 100})
 			slices.SortFunc(p.Apps, func(a, b policy.App) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
-			p.Nodes.MetricKeys = []string{"accuracy", "loss", "num-examples", "rounds"}
+			p.Nodes.MetricKeys = []string{"accuracy", "loss", "num-examples", "partition-id", "rounds"}
 		}),
 		ci.NodeConfig(func(name string, c *node.Config) {
 			rows := filepath.Join(u.home, name+".csv")
@@ -207,7 +208,7 @@ func (u *user) federation(digest [32]byte, envs [3]string, at *flowercontrol.Lis
 				return err
 			}
 			c.Flower = &node.Flower{Environment: envs[started], ReadOnly: []string{rows}, NodeConfig: map[string]any{"data": rows, "partition-id": started}}
-			if c.Control, err = net.Listen("unix", filepath.Join(sockets, name)); err != nil {
+			if c.Control, err = net.Listen("unix", filepath.Join(u.sockets, name)); err != nil {
 				t.Fatal(err)
 			}
 			if started == 0 {
@@ -220,7 +221,7 @@ func (u *user) federation(digest [32]byte, envs [3]string, at *flowercontrol.Lis
 	}
 	return f, func(file string) {
 		for _, n := range f.Nodes {
-			out, ok := u.run(u.program, "app", "approve", file, "--control", "unix://"+filepath.Join(sockets, n.Name))
+			out, ok := u.run(u.program, "app", "approve", file, "--control", u.control(n))
 			if !ok || !strings.Contains(out, fmt.Sprintf("%x", digest)) {
 				t.Fatalf("app approve: %s", out)
 			}
@@ -228,13 +229,32 @@ func (u *user) federation(digest [32]byte, envs [3]string, at *flowercontrol.Lis
 	}
 }
 
-// connect writes the user's configuration.
+// control is the address of a node's socket.
+func (u *user) control(n *ci.Node) string { return "unix://" + filepath.Join(u.sockets, n.Name) }
+
+// connect writes the flwr command's configuration: a node, and how it is reached.
 func (u *user) connect(at *flowercontrol.Listener, how string) {
 	u.t.Helper()
+	u.address = at.Addr().String()
+	u.configure(how, "my-node", u.address)
+}
+
+// connections is connect for several that are reached without TLS: names and addresses in
+// turn.
+func (u *user) connections(all ...string) {
+	u.t.Helper()
+	u.configure("insecure = true", all...)
+}
+
+func (u *user) configure(how string, all ...string) {
+	u.t.Helper()
+	config := fmt.Sprintf("[superlink]\ndefault = %q\n", all[0])
+	for i := 0; i < len(all); i += 2 {
+		config += fmt.Sprintf("\n[superlink.%s]\naddress = %q\n%s\n", all[i], all[i+1], how)
+	}
 	if err := os.MkdirAll(filepath.Join(u.home, "flwr"), 0o700); err != nil {
 		u.t.Fatal(err)
 	}
-	config := fmt.Sprintf("[superlink]\ndefault = \"my-node\"\n\n[superlink.my-node]\naddress = %q\n%s\n", at.Addr(), how)
 	if err := os.WriteFile(filepath.Join(u.home, "flwr", "config.toml"), []byte(config), 0o600); err != nil {
 		u.t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ var layers = [][]string{
 	{"api/flwr/proto"},
 	{"api", "internal/flower/fab"},
 	{"internal/flower"}, // the core, and what the dialects share
-	{"internal/flower/clientapp", "internal/flower/control", "internal/flower/grpcapp", "internal/flower/httpapp", "internal/flower/serverapp",
+	{"internal/flower/clientapp", "internal/flower/control", "internal/flower/grpcapp", "internal/flower/httpapp", "internal/flower/serverapp", "internal/flower/superlink",
 		"internal/session", "internal/relay", "internal/loop", "internal/sandbox", "internal/daemon", "chunkstore/transfer", "chunkstore/pack", "chunkstore/storetest",
 		"verifier/crosscheck", "attestation/collect", "attestation/sim", "internal/durable/faultfs"},
 	{"internal/flower/process"},
