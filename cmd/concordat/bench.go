@@ -122,13 +122,15 @@ func measureRatios(ctx context.Context, all []ratio) ([]benchValue, error) {
 
 func newBenchCommand() *cobra.Command {
 	var out, bin string
+	flower := flowerBench{size: 256 << 20, rounds: 3, samples: 3, say: func(string, ...any) {}}
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure this machine, against limits measured in the same run",
 		Long: `Bench measures, on this machine and now, how close the hot paths come to what bounds them: the same
 signatures, hashes and ciphers by the standard library alone, reading memory, and the app's own time. Values
 are medians of ratios whose two sides were timed in turn, so they can be compared between machines; spread is
-the distance between the quartiles. A target that is missed is reported and is no failure.`,
+the distance between the quartiles. A target that is missed is reported and is no failure. With a Python
+environment that has Flower, whole runs are compared with Flower's own server too, which takes minutes.`,
 		Example: "  concordat bench --out bench.json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -145,6 +147,11 @@ the distance between the quartiles. A target that is missed is reported and is n
 			if err != nil {
 				return err
 			}
+			beside, err := flower.measure(cmd.Context(), filepath.Join(dir, "flower"), bin)
+			if err != nil {
+				return err
+			}
+			all = append(all, beside...)
 			if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 				return err
 			}
@@ -161,7 +168,8 @@ the distance between the quartiles. A target that is missed is reported and is n
 	f := cmd.Flags()
 	f.StringVarP(&out, "out", "o", filepath.Join("out", "bench.json"), "file for the values")
 	f.StringVar(&bin, "bin", "", "directory of concordat-enclave-sim and breast-cancer (default where this program is)")
-	cmd.AddCommand(newBenchStreamCommand())
+	f.StringVar(&flower.environment, "flower", "", "`folder` of a Python environment with flwr, whose own server is measured against (default that of flower-superlink in PATH)")
+	cmd.AddCommand(newBenchStreamCommand(), newBenchFlowerCommand())
 	return cmd
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strconv"
 	"time"
 )
 
@@ -103,17 +102,4 @@ func threadState(pid int, tid string) byte {
 		return b[i+2]
 	}
 	return 0
-}
-
-func childrenOf(pid int, tid string) (pids []int) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, tid))
-	if err != nil {
-		return nil
-	}
-	for f := range bytes.FieldsSeq(b) {
-		if n, err := strconv.Atoi(string(f)); err == nil {
-			pids = append(pids, n)
-		}
-	}
-	return pids
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"archive/zip"
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -96,7 +95,7 @@ func benchStream(ctx context.Context, d *demo, rows int64, say func(string, ...a
 	if link == nil || enclave == nil {
 		return nil, errors.New("bench: internal error: no link or enclave")
 	}
-	_, idle, unmeasured := peakMemory(enclave)
+	_, idle, unmeasured := peakMemory(enclave.pid())
 	size := rows * streamRow * 4
 	say("three members, a model of %d MiB, %d rounds", size>>20, d.rounds)
 	model := filepath.Join(d.dir, "model.npz")
@@ -140,8 +139,8 @@ func benchStream(ctx context.Context, d *demo, rows int64, say func(string, ...a
 		unit += fmt.Sprintf("; CPU for each of their bytes: enclave %.1f ns, link %.1f ns", spent[0].Seconds()/all, spent[1].Seconds()/all)
 	}
 	values := []benchValue{newBenchValue("stream", unit, "higher", 0.40, samples)}
-	_, linkPeak, _ := peakMemory(link)
-	_, enclavePeak, _ := peakMemory(enclave)
+	_, linkPeak, _ := peakMemory(link.pid())
+	_, enclavePeak, _ := peakMemory(enclave.pid())
 	for _, m := range []struct {
 		name, unit string
 		bytes      int64
@@ -228,33 +227,4 @@ func spentBy(all ...*process) (spent []time.Duration, err error) {
 		spent = append(spent, time.Duration(user+system)*10*time.Millisecond)
 	}
 	return spent, nil
-}
-
-// peakMemory reads how much memory a process has, and had at most, in bytes (VmRSS and
-// VmHWM of proc_pid_status(5)).
-func peakMemory(p *process) (now, peak int64, err error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	if err != nil {
-		return 0, 0, err
-	}
-	for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
-		f := strings.Fields(s.Text())
-		if len(f) != 3 || f[2] != "kB" {
-			continue
-		}
-		n, err := strconv.ParseInt(f[1], 10, 64)
-		if err != nil {
-			return 0, 0, err
-		}
-		switch f[0] {
-		case "VmRSS:":
-			now = n << 10
-		case "VmHWM:":
-			peak = n << 10
-		}
-	}
-	if peak == 0 {
-		return 0, 0, errors.New("the kernel does not say how much memory a process had")
-	}
-	return now, peak, nil
 }

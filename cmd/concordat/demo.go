@@ -89,6 +89,7 @@ type demo struct {
 	app      string // breast-cancer
 	appArgs  []string
 	deadline policy.Seconds // of a step
+	flower   *demoFlower    // nil: no Flower app bundles are run
 
 	out    *transcript
 	ctx    context.Context

@@ -170,6 +170,9 @@ func (d *demo) configure(h *hospital) error {
 		// asks for each run.
 		Approve: node.ApprovePolicy, Isolation: d.isolation, Log: daemon.LogConfig{Format: "json"},
 	}
+	if d.flower != nil {
+		d.flower.configure(&s, slices.Index(d.members, h))
+	}
 	var b bytes.Buffer
 	if err := config.Print(&b, s); err != nil {
 		return err

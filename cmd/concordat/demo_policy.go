@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/concordat/concordat/internal/cose"
@@ -107,6 +109,10 @@ func (d *demo) draft() (*policy.Policy, error) {
 		return nil, err
 	}
 	p.Apps = []policy.App{{Digest: app, Name: appName, Exposure: policy.ExposureAggregate, Strategies: []string{"fedavg"}, MaxRounds: max(100, d.rounds)}}
+	if d.flower != nil {
+		p.Apps = append(p.Apps, policy.App{Digest: d.flower.digest, Name: "flower", Exposure: policy.ExposureAggregate, Strategies: []string{"fedavg"}, MaxRounds: max(100, d.rounds)})
+		slices.SortFunc(p.Apps, func(a, b policy.App) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
+	}
 	r := &p.Release
 	// A member may be missing from a step, so that case c is the nodes' to refuse and
 	// not the policy's; then the largest hospital has 60 % of the rows that are left.

@@ -31,10 +31,11 @@ type process struct {
 
 // logLine is a line of a daemon's JSON log; of another line, Msg is all of it.
 type logLine struct {
-	Level  string `json:"level"`
-	Msg    string `json:"msg"`
-	Reason string `json:"reason"`
-	Epoch  uint64 `json:"epoch"`
+	Level   string `json:"level"`
+	Msg     string `json:"msg"`
+	Reason  string `json:"reason"`
+	Address string `json:"address"`
+	Epoch   uint64 `json:"epoch"`
 }
 
 // maxLogLine bounds what is read of a line.
@@ -123,6 +124,8 @@ func (p *process) last() string {
 	}
 	return strings.TrimPrefix(l.Msg, "concordat: ")
 }
+
+func (p *process) pid() int { return p.cmd.Process.Pid }
 
 // leave says that the child's end is wanted from now on.
 func (p *process) leave() {

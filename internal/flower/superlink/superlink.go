@@ -18,7 +18,7 @@ import (
 )
 
 // ErrNoFlower is in the error of an environment that has nothing to run.
-var ErrNoFlower = errors.New("no SuperLink of Flower 1.26 to 1.29, or 1.40 and later")
+var ErrNoFlower = errors.New("no Flower 1.26 to 1.29, or 1.40 and later")
 
 // Config says what to run.
 type Config struct {
@@ -47,7 +47,7 @@ type process struct {
 // Start starts a federation and returns once every node is known to the SuperLink. ctx
 // bounds the start alone: whoever gets a federation stops it.
 func Start(ctx context.Context, cfg Config) (f *Federation, err error) {
-	http, err := speaksHTTP(cfg.Environment)
+	_, http, err := version(cfg.Environment)
 	if err != nil {
 		return nil, err
 	}
@@ -110,25 +110,32 @@ func Environ(dir string) []string {
 		"FLWR_DISABLE_UPDATE_CHECK=1", "PYTHONUNBUFFERED=1", "COLUMNS=200", "LANG=C.UTF-8"}
 }
 
-// speaksHTTP says whether the processes of the environment's Flower speak HTTP with each
-// other, rather than gRPC.
-func speaksHTTP(environment string) (bool, error) {
+// Version returns the version of Flower in a Python environment. The error of one that
+// [Start] cannot run, or that has none, wraps [ErrNoFlower].
+func Version(environment string) (string, error) {
+	v, _, err := version(environment)
+	return v, err
+}
+
+// version also says whether that version's processes speak HTTP with each other, rather
+// than gRPC.
+func version(environment string) (v string, http bool, err error) {
 	found, err := filepath.Glob(filepath.Join(environment, "lib", "python3*", "site-packages", "flwr-*.dist-info"))
 	if err != nil || len(found) != 1 {
-		return false, fmt.Errorf("%s: %w: it holds flwr %d times", environment, ErrNoFlower, len(found))
+		return "", false, fmt.Errorf("%w: %q holds flwr %d times, want once", ErrNoFlower, environment, len(found))
 	}
-	version := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(found[0]), "flwr-"), ".dist-info")
+	v = strings.TrimSuffix(strings.TrimPrefix(filepath.Base(found[0]), "flwr-"), ".dist-info")
 	var major, minor int
-	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
-		return false, fmt.Errorf("%s: flwr has version %.40q", environment, version)
+	if _, err := fmt.Sscanf(v, "%d.%d", &major, &minor); err != nil {
+		return "", false, fmt.Errorf("%w: %q has flwr %.40q", ErrNoFlower, environment, v)
 	}
 	switch {
 	case major == 1 && minor >= 26 && minor <= 29:
-		return false, nil
+		return v, false, nil
 	case major == 1 && minor >= 40:
-		return true, nil
+		return v, true, nil
 	}
-	return false, fmt.Errorf("%s: %w: it has %s", environment, ErrNoFlower, version)
+	return "", false, fmt.Errorf("%w: %q has flwr %s", ErrNoFlower, environment, v)
 }
 
 // ports returns addresses on loopback where nobody listened a moment ago.
