@@ -18,6 +18,7 @@ import (
 	"github.com/concordat/concordat/internal/flower/clientapp"
 	"github.com/concordat/concordat/internal/loop"
 	"github.com/concordat/concordat/internal/sandbox"
+	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
@@ -204,5 +205,29 @@ func TestStandbyCrashed(t *testing.T) {
 	w.stop()
 	if d := w.left(t); len(d) != 0 {
 		t.Errorf("left: %v", d)
+	}
+}
+
+// After what is last in a run, no process is started ahead.
+func TestLast(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		types []string
+		opens string
+		round uint64
+		want  bool
+	}{
+		"training of an early round":              {[]string{"evaluate", "train"}, receipt.OpensTrain, 1, false},
+		"evaluation of an early round":            {[]string{"evaluate", "train"}, receipt.OpensEvaluate, 1, false},
+		"training that is evaluated":              {[]string{"evaluate", "train"}, receipt.OpensTrain, 2, false},
+		"the last evaluation":                     {[]string{"evaluate", "train"}, receipt.OpensEvaluate, 2, true},
+		"an early training that nobody evaluates": {[]string{"train"}, receipt.OpensTrain, 1, false},
+		"the last training that nobody evaluates": {[]string{"train"}, receipt.OpensTrain, 2, true},
+	} {
+		n := &Node{policy: &policy.Policy{Nodes: policy.NodeRules{MessageTypes: c.types}}}
+		r := &run{body: &receipt.Run{Rounds: 2}}
+		if got := n.last(r, &receipt.Step{Opens: c.opens, Round: c.round}); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }

@@ -107,11 +107,19 @@ func (n *Node) answered(r *run, t *task, c *sealed, err error) {
 		return
 	}
 	r.sent[t.step.Digest()] = s
-	n.apps.prepare(n.loop, r)
+	if !n.last(r, t.body) {
+		n.apps.prepare(n.loop, r)
+	}
 	n.tell(Event{Kind: "contributed", Run: r.digest, Seq: t.body.Seq, Moved: c.moved, Saved: c.saved})
 	if err := n.send(msg); err != nil {
 		n.log.WarnContext(n.ctx, "contribution waits for an enclave", "run", r.digest.Short(), "reason", err.Error())
 	}
+}
+
+// last says whether a run asks nothing more of its app than what a step asks.
+func (n *Node) last(r *run, s *receipt.Step) bool {
+	evaluates := slices.Contains(n.policy.Nodes.MessageTypes, receipt.OpensEvaluate)
+	return s.Round == r.body.Rounds && (s.Opens == receipt.OpensEvaluate || !evaluates)
 }
 
 // work is one task in progress, off the loop.
