@@ -149,9 +149,10 @@ type flowerRuns struct {
 	*flowerBench
 	version string
 	d       demo
-	home    string         // of the user who has the flwr command
-	seed    int            // of the newest run: the ledger refuses the same one twice
-	done    map[string]int // runs on either side
+	home    string           // of the user who has the flwr command
+	seed    int              // of the newest run: the ledger refuses the same one twice
+	done    map[string]int   // runs on either side
+	pids    map[string][]int // of either side's processes
 }
 
 // The names of both sides, as the flwr command has them.
@@ -184,6 +185,10 @@ func (c *flowerRuns) measure(ctx context.Context, dir string) (all []benchValue,
 	defer theirs.Stop()
 	if err := c.connect(theirs.Address()); err != nil {
 		return nil, err
+	}
+	c.pids = map[string][]int{theirsSide: theirs.Processes()}
+	for _, p := range d.procs.all {
+		c.pids[oursSide] = append(c.pids[oursSide], p.pid())
 	}
 	all, err = c.timeBoth(ctx, theirs)
 	if err != nil {
@@ -276,37 +281,45 @@ func (c *flowerRuns) flwr(ctx context.Context, args ...string) ([]byte, error) {
 // timeBoth times runs on both sides in turn.
 func (c *flowerRuns) timeBoth(ctx context.Context, theirs *superlink.Federation) ([]benchValue, error) {
 	for _, side := range []string{theirsSide, oursSide} {
-		t, err := c.run(ctx, side, smallModel, 1)
+		took, err := c.run(ctx, side, smallModel, 1)
 		if err != nil {
 			return nil, err
 		}
-		c.say("%s: one run of one round, not counted, took %.1f s", side, t)
+		c.say("%s: one run of one round, not counted: %s", side, took)
 	}
-	var samples []float64
-	var took [2][]float64
-	for range c.samples {
-		a, b, err := c.pair(ctx, smallModel)
-		if err != nil {
-			return nil, err
-		}
-		samples = append(samples, b/a)
-		took[0], took[1] = append(took[0], a), append(took[1], b)
-	}
-	trivial := newBenchValue(flowerLines[0].name, fmt.Sprintf("%s (flwr %s, %d rounds, 3 clients): %.1f s here, %.1f s there",
-		flowerLines[0].unit, c.version, c.rounds, median(took[1]), median(took[0])), "lower", flowerLines[0].target, samples)
-
-	watch, unmeasured := watchMemory(ctx, theirs.Server())
-	a, b, err := c.pair(ctx, c.size)
+	small, err := c.compare(ctx, 0, smallModel, c.samples)
 	if err != nil {
 		return nil, err
 	}
-	large := newBenchValue(flowerLines[1].name, fmt.Sprintf("%s of %d MiB (flwr %s, %d rounds, 3 clients): %.1f s here, %.1f s there",
-		strings.TrimSuffix(flowerLines[1].unit, " with a large model")+" with a model", c.size>>20, c.version, c.rounds, b, a), "lower", flowerLines[1].target, []float64{b / a})
+	watch, unmeasured := watchMemory(ctx, theirs.Processes()[0])
+	large, err := c.compare(ctx, 1, c.size, 1)
+	if err != nil {
+		return nil, err
+	}
 	if unmeasured != nil {
-		return []benchValue{trivial, large, notMeasured(flowerLines[2].name, flowerLines[2].unit, "lower", flowerLines[2].target, unmeasured.Error())}, nil
+		return []benchValue{small, large, notMeasured(flowerLines[2].name, flowerLines[2].unit, "lower", flowerLines[2].target, unmeasured.Error())}, nil
 	}
 	memory, err := c.memory(watch.end())
-	return []benchValue{trivial, large, memory}, err
+	return []benchValue{small, large, memory}, err
+}
+
+// compare makes one of the lines of wall time.
+func (c *flowerRuns) compare(ctx context.Context, line int, size int64, samples int) (benchValue, error) {
+	var ratios []float64
+	var ours, theirs [2][]float64 // wall and processors
+	for range samples {
+		t, o, err := c.pair(ctx, size)
+		if err != nil {
+			return benchValue{}, err
+		}
+		ratios = append(ratios, o.wall/t.wall)
+		ours[0], ours[1] = append(ours[0], o.wall), append(ours[1], o.cpu)
+		theirs[0], theirs[1] = append(theirs[0], t.wall), append(theirs[1], t.cpu)
+	}
+	l := flowerLines[line]
+	unit := fmt.Sprintf("%s (flwr %s, %d KiB, %d rounds, 3 clients): here %s, there %s", l.unit, c.version, size>>10, c.rounds,
+		cost{median(ours[0]), median(ours[1])}, cost{median(theirs[0]), median(theirs[1])})
+	return newBenchValue(l.name, unit, "lower", l.target, ratios), nil
 }
 
 // memory compares what the enclave had at most with what theirs had, process by process.
@@ -337,32 +350,42 @@ func (c *flowerRuns) memory(theirs map[string]int64) (benchValue, error) {
 // smallModel is the size of a model that takes no time, in bytes.
 const smallModel = 4096
 
-// pair times a run on either side.
-func (c *flowerRuns) pair(ctx context.Context, size int64) (theirs, ours float64, err error) {
+// pair has a run done on either side.
+func (c *flowerRuns) pair(ctx context.Context, size int64) (theirs, ours cost, err error) {
 	if theirs, err = c.run(ctx, theirsSide, size, c.rounds); err != nil {
-		return 0, 0, err
+		return cost{}, cost{}, err
 	}
 	if ours, err = c.run(ctx, oursSide, size, c.rounds); err != nil {
-		return 0, 0, err
+		return cost{}, cost{}, err
 	}
-	c.say("%d rounds with a model of %d KiB: %.1f s on Flower's own server, %.1f s here", c.rounds, size>>10, theirs, ours)
+	c.say("%d rounds with a model of %d KiB: here %s, on Flower's own server %s", c.rounds, size>>10, ours, theirs)
 	return theirs, ours, nil
 }
 
-// run returns the seconds from the start of "flwr run" until it has shown the run's end.
-func (c *flowerRuns) run(ctx context.Context, side string, size int64, rounds int) (float64, error) {
+// cost is what a run took, in seconds: by the clock, from the start of "flwr run" until
+// it has shown the run's end, and of processors, in all processes of the side but that
+// command. What else a machine has to do moves the first and hardly the second.
+type cost struct{ wall, cpu float64 }
+
+func (c cost) String() string { return fmt.Sprintf("%.1f s (%.1f of processors)", c.wall, c.cpu) }
+
+// run has one run done.
+func (c *flowerRuns) run(ctx context.Context, side string, size int64, rounds int) (cost, error) {
 	c.seed++
+	spentBefore, _ := spentByTrees(c.pids[side]) // where the kernel does not say: 0
 	config := fmt.Sprintf("num-server-rounds=%d size=%d seed=%d", rounds, size, c.seed)
 	begin := time.Now()
 	out, err := c.flwr(ctx, "run", "app", side, "--stream", "-c", config)
-	took := time.Since(begin).Seconds()
+	took := cost{wall: time.Since(begin).Seconds()}
+	spentAfter, _ := spentByTrees(c.pids[side])
+	took.cpu = (spentAfter - spentBefore).Seconds()
 	if err != nil {
-		return 0, err
+		return cost{}, err
 	}
 	// The command ends well however the run ended.
 	b, err := c.flwr(ctx, "list", side, "--format", "json")
 	if err != nil {
-		return 0, err
+		return cost{}, err
 	}
 	c.done[side]++
 	completed, err := completedRuns(b)
@@ -370,7 +393,7 @@ func (c *flowerRuns) run(ctx context.Context, side string, size int64, rounds in
 		err = fmt.Errorf("%d runs completed, want %d", completed, c.done[side])
 	}
 	if err != nil {
-		return 0, fmt.Errorf("bench: %s: %w: %s", side, err, out)
+		return cost{}, fmt.Errorf("bench: %s: %w: %s", side, err, out)
 	}
 	return took, nil
 }

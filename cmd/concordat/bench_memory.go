@@ -42,6 +42,64 @@ func peakMemory(pid int) (now, peak int64, err error) {
 	return now, peak, nil
 }
 
+// spent is what processors spent in a process, and in the kernel for it: in its own
+// threads, and in those children that have ended and that it has waited for, with theirs.
+type spent struct{ own, ended time.Duration }
+
+// spentBy reads that of processes (utime, stime, cutime and cstime of proc_pid_stat(5), in
+// hundredths of a second).
+func spentBy(pids ...int) (all []spent, err error) {
+	for _, pid := range pids {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			return nil, err
+		}
+		f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])) // the name may hold spaces
+		if len(f) < 15 {
+			return nil, errors.New("the kernel does not say what a process spent")
+		}
+		var ticks [4]int64
+		for i := range ticks {
+			if ticks[i], err = strconv.ParseInt(f[11+i], 10, 64); err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, spent{time.Duration(ticks[0]+ticks[1]) * 10 * time.Millisecond, time.Duration(ticks[2]+ticks[3]) * 10 * time.Millisecond})
+	}
+	return all, nil
+}
+
+// spentByTrees sums up what processes and all their descendants spent so far.
+func spentByTrees(pids []int) (sum time.Duration, err error) {
+	all, err := spentBy(pids...)
+	if err != nil {
+		return 0, err
+	}
+	for i, pid := range pids {
+		sum += all[i].own + all[i].ended
+		for _, child := range childrenOfAll(pid) {
+			below, err := spentByTrees([]int{child})
+			if err != nil {
+				continue // it has ended: the next look finds it in its parent
+			}
+			sum += below
+		}
+	}
+	return sum, nil
+}
+
+// childrenOfAll returns the children of all threads of a process, if it runs.
+func childrenOfAll(pid int) (pids []int) {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return nil
+	}
+	for _, t := range tasks {
+		pids = append(pids, childrenOf(pid, t.Name())...)
+	}
+	return pids
+}
+
 // childrenOf returns the children of one thread of a process.
 func childrenOf(pid int, tid string) (pids []int) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, tid))
@@ -110,14 +168,8 @@ func (m *treeMemory) look(pid int) {
 	if p := m.of[pid]; p == nil || p.name != name || peak > p.peak {
 		m.of[pid] = &processMemory{name, peak}
 	}
-	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-	if err != nil {
-		return
-	}
-	for _, t := range tasks {
-		for _, child := range childrenOf(pid, t.Name()) {
-			m.look(child)
-		}
+	for _, child := range childrenOfAll(pid) {
+		m.look(child)
 	}
 }
 

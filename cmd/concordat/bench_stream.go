@@ -2,7 +2,6 @@ package main
 
 import (
 	"archive/zip"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -134,9 +133,9 @@ func benchStream(ctx context.Context, d *demo, rows int64, say func(string, ...a
 		return nil, errors.Join(err, context.Cause(ctx))
 	}
 	unit := fmt.Sprintf("ratio of the rate of contributions, %d MiB from each of 3, to SHA-256 on one core", size>>20)
-	if spent, err := spentBy(enclave, link); err == nil {
+	if spent, err := spentBy(enclave.pid(), link.pid()); err == nil {
 		all := float64(3*int64(d.rounds)*size) / 1e9 // so that seconds are nanoseconds a byte
-		unit += fmt.Sprintf("; CPU for each of their bytes: enclave %.1f ns, link %.1f ns", spent[0].Seconds()/all, spent[1].Seconds()/all)
+		unit += fmt.Sprintf("; CPU for each of their bytes: enclave %.1f ns, link %.1f ns", spent[0].own.Seconds()/all, spent[1].own.Seconds()/all)
 	}
 	values := []benchValue{newBenchValue("stream", unit, "higher", 0.40, samples)}
 	_, linkPeak, _ := peakMemory(link.pid())
@@ -205,26 +204,4 @@ func (d *demo) process(name string) *process {
 		return nil
 	}
 	return d.procs.all[i]
-}
-
-// spentBy returns the time that processors spent in processes, and in the kernel for them
-// (utime and stime of proc_pid_stat(5), in hundredths of a second).
-func spentBy(all ...*process) (spent []time.Duration, err error) {
-	for _, p := range all {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-		if err != nil {
-			return nil, err
-		}
-		f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:])) // the name may hold spaces
-		if len(f) < 13 {
-			return nil, errors.New("the kernel does not say what a process spent")
-		}
-		user, err1 := strconv.ParseInt(f[11], 10, 64)
-		system, err2 := strconv.ParseInt(f[12], 10, 64)
-		if err := errors.Join(err1, err2); err != nil {
-			return nil, err
-		}
-		spent = append(spent, time.Duration(user+system)*10*time.Millisecond)
-	}
-	return spent, nil
 }

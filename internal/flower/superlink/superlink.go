@@ -100,8 +100,14 @@ func Start(ctx context.Context, cfg Config) (f *Federation, err error) {
 // Address is where the flwr command of the same environment connects, insecurely.
 func (f *Federation) Address() string { return f.address }
 
-// Server is the process id of the SuperLink, whose descendants are the ServerApps.
-func (f *Federation) Server() int { return f.all[0].cmd.Process.Pid }
+// Processes are the ids of the SuperLink, whose descendants are the ServerApps, and then
+// of the SuperNodes, whose descendants are the ClientApps.
+func (f *Federation) Processes() (ids []int) {
+	for _, p := range f.all {
+		ids = append(ids, p.cmd.Process.Pid)
+	}
+	return ids
+}
 
 // Environ is the environment of Flower's programs that keep what they keep in dir and
 // tell nobody.
