@@ -116,8 +116,12 @@ func (n *Node) answered(r *run, t *task, c *sealed, err error) {
 	}
 }
 
-// last says whether a run asks nothing more of its app than what a step asks.
+// last says whether a run asks nothing more of its app than what a step asks. What a
+// ServerApp asks next, it alone knows.
 func (n *Node) last(r *run, s *receipt.Step) bool {
+	if r.custom() {
+		return false
+	}
 	evaluates := slices.Contains(n.policy.Nodes.MessageTypes, receipt.OpensEvaluate)
 	return s.Round == r.body.Rounds && (s.Opens == receipt.OpensEvaluate || !evaluates)
 }
