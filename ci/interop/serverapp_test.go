@@ -28,10 +28,14 @@ func TestServerApp(t *testing.T) {
 			own := newOwner(t, env, other, "testdata/own", map[string]any{"num-server-rounds": int64(2), "mode": "median"}, map[string]any{"num-server-rounds": int64(2), "mode": "private"})
 			own.refused("does not list this run config", "run", own.app, "my-node", "-c", `mode="other"`)
 			own.run(nil, "its own ServerApp aggregates", "[ROUND 1/2] train: 3 contributions  loss 0.611111", "[ROUND 2/2] evaluate: 3 contributions  accuracy 4", "query: 3 contributions")
-			if env == envs[len(envs)-1] {
+			// What follows is Flower's own code on both sides of the same calls: one version each
+			// will do.
+			if i == len(envs)-1 {
 				own.run([]string{"-c", `mode="private"`}, "[ROUND 2/2] evaluate: 3 contributions  accuracy ")
 			}
-			newOwner(t, env, other, "testdata/legacy", map[string]any{"num-server-rounds": int64(2)}).run(nil, "[ROUND 2/2] evaluate: 3 contributions")
+			if i == 0 {
+				newOwner(t, env, other, "testdata/legacy", map[string]any{"num-server-rounds": int64(2)}).run(nil, "[ROUND 2/2] evaluate: 3 contributions")
+			}
 		})
 	}
 }
