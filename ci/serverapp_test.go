@@ -264,6 +264,34 @@ func TestServerAppLost(t *testing.T) {
 	}
 }
 
+// TestServerAppOthersRestart: a node or the link is killed and started again at any moment
+// of such a run, the last acks included, after which the enclave does not stay: the run
+// completes all the same, everywhere.
+func TestServerAppOthersRestart(t *testing.T) {
+	t.Parallel()
+	for _, at := range []node.Event{{Kind: "started"}, {Kind: "step", Seq: 1}, {Kind: "contributed", Seq: 1}, {Kind: "acked", Seq: 3}, {Kind: "step", Seq: 5}, {Kind: "acked", Seq: 6}} {
+		t.Run(fmt.Sprint(at.Kind, at.Seq), func(t *testing.T) {
+			t.Parallel()
+			opts, app, begin := ci.OwnServerApp(t, modes("")...)
+			f := ci.StartFederation(t, append(opts, ci.LinkProcess())...)
+			joined(t, f.Nodes...)
+			req := ownRun(t, f.Nodes[0], app, begin, 2, "")
+			b := f.Nodes[1]
+			b.Await(t, at.Kind, func(e node.Event) bool { return e.Kind == at.Kind && e.Seq == at.Seq })
+			f.KillLink()
+			f.Restart(b)
+			for _, n := range f.Nodes {
+				completed(t, f, n, req)
+				run := ended(t, n, req).Run
+				verifies(t, f, n, run)
+				if got := readArray(t, filepath.Join(filepath.Dir(f.BundleOf(n, run)), "model.npz"), "w"); !slices.Equal(got, []float64{3, 4, 5}) {
+					t.Errorf("%s: model %v", n.Name, got)
+				}
+			}
+		})
+	}
+}
+
 // TestServerAppDropout: where a run allows dropouts, its ServerApp gets the failure of a
 // node's app by its type, and goes on with the others.
 func TestServerAppDropout(t *testing.T) {
