@@ -74,8 +74,9 @@ func newBenchFlowerCommand() *cobra.Command {
 demo's federation with three nodes: first with a model of 4 KiB, then with one of the given size. It prints
 the ratios of wall time, from the command's start to its end, and how much memory the enclave had at most
 against the SuperLink and the processes that it starts. Both sides run their ClientApps in the same Python
-environment; one run of each side before the first is not timed. Clients, nodes and the command hold the
-model too, on both sides: have about twenty times its size of memory.`,
+environment; one run of each side before the first is not timed. What else the machine has to do meets both
+sides unequally: beside wall time stands what processors spent. Flower's processes hold a large model about
+thirty times in all: have forty times its size of memory.`,
 		Example: "  concordat bench flower --environment /opt/concordat/venv --size 1GiB --rounds 1",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -134,7 +135,7 @@ func (b *flowerBench) find() (version string, err error) {
 	if b.environment == "" {
 		program, err := exec.LookPath("flower-superlink")
 		if err != nil {
-			return "", fmt.Errorf("%w: no --environment, and no flower-superlink in PATH", superlink.ErrNoFlower)
+			return "", fmt.Errorf("%w: no environment is named, and there is no flower-superlink in PATH", superlink.ErrNoFlower)
 		}
 		b.environment = filepath.Dir(filepath.Dir(program))
 	}
@@ -261,8 +262,11 @@ func (c *flowerRuns) build(ctx context.Context) (string, error) {
 		return "", err
 	}
 	found, err := filepath.Glob(filepath.Join(c.home, "*.fab"))
-	if err != nil || len(found) != 1 {
-		return "", fmt.Errorf("bench: flwr build left %d bundles: %w", len(found), err)
+	if err == nil && len(found) != 1 {
+		err = fmt.Errorf("bench: flwr build left %d bundles", len(found))
+	}
+	if err != nil {
+		return "", err
 	}
 	return found[0], nil
 }

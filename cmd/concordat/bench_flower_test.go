@@ -18,7 +18,7 @@ func TestBenchWithoutFlower(t *testing.T) {
 	}
 	t.Setenv("PATH", t.TempDir())
 	for name, c := range map[string]struct{ environment, why string }{
-		"not in PATH":     {"", "no flower-superlink in PATH"},
+		"not in PATH":     {"", "there is no flower-superlink in PATH"},
 		"none":            {t.TempDir(), "holds flwr 0 times"},
 		"another version": {old, "has flwr 1.31.0"},
 	} {
