@@ -17,6 +17,9 @@
 //     it;
 //   - Landlock over the same paths, and against plain TCP and signals to the
 //     outside, as far as the kernel knows it, but at least version 2 (Linux 5.19);
+//   - a filter over system calls (seccomp): none of what no app needs, such as
+//     io_uring, bpf, keyrings, ptrace and mounts, and no sockets but Unix, IP and
+//     netlink: AF_VSOCK reaches a virtual machine's host from any namespace;
 //   - no capability, no way to get one (empty bounding set, no_new_privs), no
 //     user namespaces, and the limits of Config.Limits;
 //   - death with its daemon, and with it of everything that it started.
@@ -33,9 +36,8 @@
 //
 // # What does not hold
 //
-// There is no system-call filter: a bug of the kernel that an unprivileged
-// process can reach is reachable. Files that the app may read tell it what is in
-// them; metadata of the host (kernel version, uptime, load) is visible. An app of
+// A bug of the kernel that a process can reach by the calls that are left is
+// reachable. Files that the app may read tell it what is in them; metadata of the host (kernel version, uptime, load) is visible. An app of
 // a daemon that runs as root acts with root's identity on the files it is given:
 // run daemons as a user of their own.
 //

@@ -98,6 +98,11 @@ func become() error {
 	if err := limit(&o); err != nil {
 		return err
 	}
+	if o.Isolation == Sandbox {
+		if err := filterCalls(); err != nil {
+			return &Refused{"system-call filter", err}
+		}
+	}
 	return fmt.Errorf("execute: %w", syscall.Exec(o.Command[0], o.Command, o.Env))
 }
 

@@ -153,6 +153,16 @@ func TestConfined(t *testing.T) {
 			t.Errorf("the app could not: %s: %s", name, got)
 		}
 	}
+	for name, got := range map[string]string{"personality": v.Personality, "keyrings": v.Keyring, "io_uring": v.Ring} {
+		if got != unix.EPERM.Error() {
+			t.Errorf("the app's call to %s: %q", name, got)
+		}
+	}
+	for name, got := range map[string]string{"AF_ALG": v.Crypto, "AF_VSOCK": v.HostSocket, "AF_PACKET": v.Packet} {
+		if got != unix.EAFNOSUPPORT.Error() {
+			t.Errorf("the app's %s socket: %q", name, got)
+		}
+	}
 	want := []string{"HOME=" + dir, "PATH=/usr/local/bin:/usr/bin:/bin", "TMPDIR=/tmp", "SANDBOX_TEST=look"}
 	if !slices.Equal(v.Env[:len(want)], want) || len(v.Env) != len(want)+3 || v.Env[len(v.Env)-1] != "LANG=de_DE.UTF-8" {
 		t.Errorf("environment %q", v.Env)
@@ -160,7 +170,7 @@ func TestConfined(t *testing.T) {
 	if v.Dir != dir || v.PID != 1 || v.UID != appID || v.Host != "sandbox" || !slices.Equal(v.Processes, []string{"1"}) {
 		t.Errorf("dir %s, pid %d, uid %d, host %q, processes %q", v.Dir, v.PID, v.UID, v.Host, v.Processes)
 	}
-	for _, line := range []string{"CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "CapBnd:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1"} {
+	for _, line := range []string{"CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "CapBnd:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
 		if !strings.Contains(v.Status, line+"\n") {
 			t.Errorf("no %q in /proc/self/status", line)
 		}
@@ -225,6 +235,9 @@ func TestLoopback(t *testing.T) {
 func TestNone(t *testing.T) {
 	t.Setenv("SECRET_TOKEN", "of the daemon")
 	v := probe(t, func(c *Config) { c.Isolation = None; c.Limits.OpenFiles = 99 })
+	if v.Personality != "" || strings.Contains(v.Status, "Seccomp:\t2\n") {
+		t.Errorf("a filter where there is no sandbox: %q", v.Personality)
+	}
 	if len(v.Env) != 5 || !strings.HasPrefix(v.Env[0], "HOME=") || v.PID == 1 || v.NoFile != 99 || !strings.Contains(v.Status, "NoNewPrivs:\t1\n") {
 		t.Errorf("environment %q, pid %d, files %d", v.Env, v.PID, v.NoFile)
 	}
@@ -462,5 +475,62 @@ func TestCgroup(t *testing.T) {
 		t.Error(serr)
 	} else {
 		p.Wait()
+	}
+}
+
+// TestCallFilter runs the filter's program as the kernel would: every call on the list is
+// refused, all others pass but those of another architecture, and of sockets some.
+func TestCallFilter(t *testing.T) {
+	const allow, refuse, unknown, kill = unix.SECCOMP_RET_ALLOW, unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM), unix.SECCOMP_RET_ERRNO | uint32(unix.EAFNOSUPPORT), uint32(unix.SECCOMP_RET_KILL_PROCESS)
+	run := func(arch, number, argument uint32) uint32 {
+		data := map[uint32]uint32{dataNumber: number, dataArch: arch, dataArgument: argument}
+		program, a := callFilter(), uint32(0)
+		for pc := 0; ; pc++ { // jumps go forward alone
+			i, yes := program[pc], false
+			switch i.Code {
+			case unix.BPF_LD | unix.BPF_W | unix.BPF_ABS:
+				a = data[i.K]
+				continue
+			case unix.BPF_RET | unix.BPF_K:
+				return i.K
+			case unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K:
+				yes = a == i.K
+			case unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K:
+				yes = a >= i.K
+			default:
+				t.Fatalf("instruction %+v", i)
+			}
+			if yes {
+				pc += int(i.Jt)
+			} else {
+				pc += int(i.Jf)
+			}
+		}
+	}
+	for number := range uint32(600) {
+		want := uint32(allow)
+		if slices.Contains(refusedCalls, number) {
+			want = refuse
+		} else if number == unix.SYS_SOCKET {
+			want = unknown // family 0
+		}
+		if got := run(auditArch, number, 0); got != want {
+			t.Errorf("call %d: %#x, want %#x", number, got, want)
+		}
+		if got := run(unix.AUDIT_ARCH_I386, number, 0); got != kill {
+			t.Errorf("call %d of another architecture: %#x", number, got)
+		}
+	}
+	if foreignCalls != 0 && run(auditArch, foreignCalls|1, 0) != kill {
+		t.Error("a call by its other number passes")
+	}
+	for family := range uint32(50) {
+		want := unknown
+		if slices.Contains(families, family) {
+			want = allow
+		}
+		if got := run(auditArch, unix.SYS_SOCKET, family); got != want {
+			t.Errorf("socket of family %d: %#x, want %#x", family, got, want)
+		}
 	}
 }
