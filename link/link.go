@@ -108,14 +108,13 @@ func New(cfg Config) (_ *Link, err error) {
 	if err := l.listen(pin); err != nil {
 		return nil, err
 	}
-	l.server = grpc.NewServer(
+	l.server = grpc.NewServer(append(dial.ServerOptions(),
 		grpc.Creds(connCredentials{dial.Gathered(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, DynamicRecordSizingDisabled: true}))}),
-		grpc.WriteBufferSize(dial.WriteBuffer),
-		grpc.ForceServerCodecV2(transfer.Codec{}), grpc.MaxRecvMsgSize(dial.MaxMessage), grpc.MaxSendMsgSize(dial.MaxMessage),
+		grpc.ForceServerCodecV2(transfer.Codec{}),
 		grpc.MaxConcurrentStreams(256), grpc.MaxHeaderListSize(16<<10), grpc.ConnectionTimeout(10*time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-	)
+	)...)
 	concordatv1.RegisterRelayServer(l.server, l.relay)
 	return l, nil
 }

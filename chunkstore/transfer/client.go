@@ -103,7 +103,7 @@ func (c *Client) Upload(ctx context.Context, scope chunkstore.Scope) *Upload {
 	return &Upload{ctx: ctx, c: c, scope: scope}
 }
 
-// Add takes one chunk; stored is copied.
+// Add takes one chunk; stored is copied. After an error nothing may be added.
 func (u *Upload) Add(id chunkstore.ID, stored []byte) error {
 	u.ids = append(u.ids, id)
 	if len(u.data) < cap(u.data) {
@@ -168,7 +168,9 @@ func (u *Upload) flush() error {
 func (c *Client) put(ctx context.Context, scope chunkstore.Scope, ids []chunkstore.ID, data [][]byte) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := c.rpc.PutChunks(ctx, grpc.WaitForReady(true))
+	// data does not change before put has returned; after an error, its Upload is of no more
+	// use than to repeat it.
+	stream, err := c.rpc.PutChunks(ctx, grpc.WaitForReady(true), grpc.ForceCodecV2(Codec{}))
 	if err != nil {
 		return err
 	}

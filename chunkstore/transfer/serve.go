@@ -89,6 +89,11 @@ func (v Server) Put(stream PutStream, s chunkstore.Scope, first *concordatv1.Put
 	defer batch.Discard()
 	done := new(concordatv1.PutChunksResponse)
 	in := &chunkReader{stream: stream, msg: first}
+	if len(first.GetData()) == 0 {
+		memory := frames.Get(frame)
+		defer frames.Put(memory)
+		first.Data = (*memory)[:0] // what comes next is read into it
+	}
 	if len(first.GetId()) > 0 { // a chunk may begin in the message that has the scope
 		in.ahead = true
 	} else if len(first.GetData()) > 0 {

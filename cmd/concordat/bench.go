@@ -201,8 +201,12 @@ func bench(ctx context.Context, d *demo) ([]benchValue, error) {
 	if err != nil {
 		return nil, err
 	}
+	transport, err := benchTransport(ctx)
+	if err != nil {
+		return nil, err
+	}
 	fleet, err := benchFleet(ctx, d)
-	return slices.Concat(all, sorted, ingest, []benchValue{fleet}, steps), err
+	return slices.Concat(all, sorted, ingest, transport, []benchValue{fleet}, steps), err
 }
 
 func printBench(w io.Writer, all []benchValue, file string) {

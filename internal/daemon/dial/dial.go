@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/keepalive"
 )
 
@@ -72,7 +73,9 @@ func Dial(addr string, o Options) (*grpc.ClientConn, error) {
 	// passthrough: names are resolved by the dialer, or by the proxy.
 	return grpc.NewClient("passthrough:///"+a.HostPort, append(windows,
 		grpc.WithTransportCredentials(Gathered(credentials.NewTLS(t))),
-		grpc.WithWriteBufferSize(WriteBuffer),
+		grpc.WithWriteBufferSize(writeBuffer),
+		grpc.WithReadBufferSize(readBuffer),
+		experimental.WithBufferPool(&frames),
 		grpc.WithContextDialer(dialer),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),

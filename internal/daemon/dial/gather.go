@@ -6,17 +6,27 @@ import (
 	"net"
 	"sync"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/experimental"
 )
 
 // Bytes that a connection gathers, of one write of gRPC's and for one read, and what
 // gRPC itself buffers before it writes. TLS cuts both into records of 16 KiB, and Go
-// makes a system call of each: half of what moving bytes costs on a fast network.
+// makes a system call of each: half of what moving bytes costs on a fast network. gRPC
+// reads nothing ahead, since TLS has whole records in memory.
 const (
 	gatherBytes = 64 << 10
-	// WriteBuffer is what both ends give gRPC (grpc.WriteBufferSize).
-	WriteBuffer = 128 << 10
+	writeBuffer = 128 << 10
+	readBuffer  = 0
 )
+
+// ServerOptions are those of a server that [Dial] connects to, without its TLS
+// credentials, which are [Gathered].
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{grpc.WriteBufferSize(writeBuffer), grpc.ReadBufferSize(readBuffer), experimental.BufferPool(&frames),
+		grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage)}
+}
 
 // Gathered returns TLS credentials whose connections write the records of one Write at
 // once, and read several. What is on the wire is the same.
