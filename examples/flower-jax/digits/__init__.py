@@ -1,0 +1,1 @@
+"""Handwritten digits, read by a small network in JAX."""
