@@ -62,8 +62,11 @@ test:
 		$(GO) test -timeout 10m ./...; \
 	fi
 
-# Needs Python 3.10 to 3.13 with venv, and PyPI the first time. An environment is moved
-# to its place when it is complete.
+# The example in JAX runs with the last of them alone.
+JAX := examples/flower-jax/requirements.txt
+
+# Needs Python 3.10 to 3.13 with venv (JAX: from 3.11 on), and PyPI the first time. An
+# environment without its mark is made anew.
 interop:
 	@command -v python3 >/dev/null || { echo 'interop: NOT TESTED with Flower: there is no python3'; exit 75; }
 	@for v in $(INTEROP); do \
@@ -72,6 +75,9 @@ interop:
 			$$dir/bin/pip install --quiet --disable-pip-version-check flwr==$$v numpy && touch $$dir/installed; } || \
 			{ rm -rf $$dir; echo "interop: NOT TESTED with Flower: flwr $$v could not be installed"; exit 75; }; \
 	done
+	@dir=$(CURDIR)/out/interop/flwr-$(lastword $(INTEROP)); \
+	cmp -s $(JAX) $$dir/jax.txt || { $$dir/bin/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r $(JAX) && \
+		cp $(JAX) $$dir/jax.txt; } || echo 'interop: NOT TESTED with JAX: it could not be installed'
 	@for v in $(INTEROP); do \
 		CONCORDAT_FLWR=$(CURDIR)/out/interop/flwr-$$v/bin $(GO) test -count=1 -v -timeout 5m -run '^TestUnmodifiedFlower$$' ./internal/flower/appio || exit 1; \
 	done

@@ -149,9 +149,12 @@ func TestFlower(t *testing.T) {
 }
 
 // quickstart is the app that is run, the same as everybody's.
-func quickstart(t *testing.T) string {
+func quickstart(t *testing.T) string { return example(t, "flower-quickstart") }
+
+// example is the folder of one of the examples.
+func example(t *testing.T, name string) string {
 	t.Helper()
-	app, err := filepath.Abs("../../examples/flower-quickstart")
+	app, err := filepath.Abs(filepath.Join("../../examples", name))
 	if err != nil {
 		t.Fatal(err)
 	}

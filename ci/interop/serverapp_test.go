@@ -57,11 +57,21 @@ func newOwner(t *testing.T, env, other, dir string, configs ...map[string]any) *
 		t.Fatal(err)
 	}
 	file, digest := u.build(o.app)
-	a, err := apps.Open(apps.Config{Environment: env, Isolation: sandbox.Isolation(isolation(t))})
+	f, approve := u.federation(digest, [3]string{env, other, env}, nil, u.aggregates(digest, configs...)...)
+	approve(file)
+	o.f, o.enclave = f, f.Enclave
+	return o
+}
+
+// aggregates has the enclaves run the app's ServerApp in the user's environment, and the
+// policy let it with these run configs.
+func (u *user) aggregates(digest [32]byte, configs ...map[string]any) []ci.Option {
+	u.t.Helper()
+	a, err := apps.Open(apps.Config{Environment: u.env, Isolation: sandbox.Isolation(isolation(u.t))})
 	if err != nil {
-		t.Fatal(err)
+		u.t.Fatal(err)
 	}
-	f, approve := u.federation(digest, [3]string{env, other, env}, nil, ci.ServerApps(a), ci.Policy(func(p *policy.Policy) {
+	return []ci.Option{ci.ServerApps(a), ci.Policy(func(p *policy.Policy) {
 		x := p.App(digest)
 		x.Exposure, x.Strategies = policy.ExposureIndividual, []string{policy.StrategyCustom}
 		for _, c := range configs {
@@ -70,10 +80,7 @@ func newOwner(t *testing.T, env, other, dir string, configs ...map[string]any) *
 		slices.SortFunc(x.Configs, func(a, b policy.Digest) int { return bytes.Compare(a[:], b[:]) })
 		p.Nodes.MessageTypes = []string{"evaluate", "query", "train"}
 		p.Nodes.MetricKeys = nil
-	}))
-	approve(file)
-	o.f, o.enclave = f, f.Enclave
-	return o
+	})}
 }
 
 // run runs the app, wants words in its log, and has the next instance of the enclave take
