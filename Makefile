@@ -62,7 +62,7 @@ test:
 		$(GO) test -timeout 10m ./...; \
 	fi
 
-# The example in JAX runs with the last of them alone.
+# What the example in JAX needs; it runs with the last of those versions alone.
 JAX := examples/flower-jax/requirements.txt
 
 # Needs Python 3.10 to 3.13 with venv (JAX: from 3.11 on), and PyPI the first time. An
