@@ -13,17 +13,21 @@ import (
 	"github.com/concordat/concordat/enclave/aggregate"
 	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/verifier"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
 // model is the global model: what every contribution must look like, and where its
 // bytes are. It does not change; a step makes a new one.
 type model struct {
-	arrays  object.ArrayRecord   // in outline, or the initial arrays with their bytes
-	state   []object.ArrayRecord // of the strategy, in outline, in its order; nil in the first round and after the last
-	tensors []aggregate.Tensor
-	source  *chunkstore.Parcel // of initial arrays in outline: where their bytes are
-	chunks  []chunkstore.Entry // of the arrays, once they are sealed for the run
+	arrays  object.ArrayRecord // in outline, or the initial arrays with their bytes
+	tensors []aggregate.Tensor // of the arrays
+	trained []int              // places of the arrays that contributions have: all that are not frozen
+	// Of the strategy, in outline, in its order, an array for each trained one; nil in the
+	// first round and after the last.
+	state  []object.ArrayRecord
+	source *chunkstore.Parcel // of initial arrays in outline: where their bytes are
+	chunks []chunkstore.Entry // of the arrays, once they are sealed for the run
 }
 
 // Bounds of what is read from a contribution or a request before it is judged.
@@ -66,6 +70,21 @@ func initialModel(n object.Node) (*model, error) {
 		m.tensors = append(m.tensors, t)
 	}
 	return m, nil
+}
+
+// freeze has contributions leave out the arrays that a run's config freezes, and returns
+// their names.
+func (m *model) freeze(config []byte) ([]string, error) {
+	names := make([]string, len(m.arrays))
+	for i, a := range m.arrays {
+		names[i] = a.Name
+	}
+	frozen, err := verifier.FrozenArrays(config, names)
+	if err != nil {
+		return nil, err
+	}
+	m.trained = flower.Trained(m.arrays, frozen)
+	return frozen, nil
 }
 
 // onlyArrays returns what a run request's root must be.
@@ -187,12 +206,12 @@ func (r *run) openModel(ctx context.Context, open *openStep) (*model, error) {
 	if !ok {
 		return nil, errors.New("outputs have no arrays")
 	}
-	m := &model{arrays: arrays}
+	m := &model{arrays: arrays, trained: flower.Trained(arrays, r.body.Frozen)}
 	body := open.body
 	if body.Opens == receipt.OpensTrain && body.Round > 1 || body.Opens == receipt.OpensEvaluate && body.Round < r.body.Rounds {
 		for _, name := range r.strategy.State() {
 			s, ok := dict.Get(flower.RecordState + name).(object.ArrayRecord)
-			if !ok || len(s) != len(arrays) {
+			if !ok || len(s) != len(m.trained) {
 				return nil, fmt.Errorf("outputs do not have the strategy's state %q", name)
 			}
 			m.state = append(m.state, s)

@@ -3,6 +3,7 @@ package enclave
 import (
 	"context"
 	"io"
+	"slices"
 
 	"github.com/concordat/concordat/chunkstore"
 	"github.com/concordat/concordat/chunkstore/object"
@@ -47,7 +48,7 @@ func (r *run) initial(m *model) produce {
 		if _, err := object.Flatten(r.content(m, 1, nil), func(o object.Object) error { return p.Add(o.Raw) }); err != nil {
 			return chunkstore.Sealed{}, nil, err
 		}
-		next := &model{tensors: m.tensors, chunks: p.Chunks()}
+		next := &model{tensors: m.tensors, trained: m.trained, chunks: p.Chunks()}
 		for _, a := range m.arrays {
 			outline := *a.Array
 			outline.Chunks = nil
@@ -63,8 +64,9 @@ func (r *run) initial(m *model) produce {
 
 // copied produces step 1 from arrays that the requester stored, streamed.
 func (r *run) copied(m *model) produce {
-	return r.streamed(m, 1, nil, nil, func(ctx context.Context, i int, w io.Writer, _ []io.Writer) error {
-		_, err := io.Copy(w, m.source.ArrayReader(ctx, m.arrays[i].Array))
+	all := flower.Trained(m.arrays, nil) // frozen ones are sealed for the run now, and never again
+	return r.streamed(m, all, 1, nil, nil, func(ctx context.Context, k int, w io.Writer, _ []io.Writer) error {
+		_, err := io.Copy(w, m.source.ArrayReader(ctx, m.arrays[all[k]].Array))
 		return err
 	})
 }
@@ -88,18 +90,18 @@ func (r *run) same(m *model, round uint64, metrics object.MetricRecord) produce 
 	}
 }
 
-// aggregated produces a step whose arrays are the aggregate of updates to m, which open
-// handed out, and keeps the strategy's state if another round is to come.
+// aggregated produces a step whose trained arrays are the aggregate of updates to m, which
+// open handed out, and keeps the strategy's state if another round is to come.
 func (r *run) aggregated(m *model, open *openStep, updates []*update, plan *aggregate.Plan, round uint64, metrics object.MetricRecord) produce {
 	var names []string
 	if open.body.Round < r.body.Rounds {
 		names = r.strategy.State()
 	}
 	var handedOut *chunkstore.Parcel
-	return r.streamed(m, round, metrics, names, func(ctx context.Context, i int, w io.Writer, state []io.Writer) (err error) {
+	return r.streamed(m, m.trained, round, metrics, names, func(ctx context.Context, k int, w io.Writer, state []io.Writer) (err error) {
 		ctx, cancel := context.WithCancel(ctx) // ends readers that an error leaves
 		defer cancel()
-		from := aggregate.Sources{In: arrayReaders(ctx, updates, i)}
+		from, i := aggregate.Sources{In: arrayReaders(ctx, updates, k)}, m.trained[k]
 		if handedOut == nil && (r.strategy.NeedsModel() || m.state != nil) {
 			if handedOut, err = r.outputs(ctx, open); err != nil {
 				return err
@@ -109,17 +111,17 @@ func (r *run) aggregated(m *model, open *openStep, updates []*update, plan *aggr
 			from.Model = handedOut.ArrayReader(ctx, m.arrays[i].Array)
 		}
 		for _, s := range m.state {
-			from.State = append(from.State, handedOut.ArrayReader(ctx, s[i].Array))
+			from.State = append(from.State, handedOut.ArrayReader(ctx, s[k].Array))
 		}
 		return plan.Array(m.tensors[i], from, w, state)
 	})
 }
 
-// arrayReaders reads array i of every update.
-func arrayReaders(ctx context.Context, updates []*update, i int) []io.Reader {
+// arrayReaders reads array k of every update.
+func arrayReaders(ctx context.Context, updates []*update, k int) []io.Reader {
 	in := make([]io.Reader, len(updates))
-	for k, u := range updates {
-		in[k] = u.parcel.ArrayReader(ctx, u.arrays[i].Array)
+	for j, u := range updates {
+		in[j] = u.parcel.ArrayReader(ctx, u.arrays[k].Array)
 	}
 	return in
 }
@@ -134,12 +136,12 @@ func (r *run) survey(ctx context.Context, v *aggregate.Survey, m *model, open *o
 			return err
 		}
 	}
-	for i, t := range m.tensors {
+	for k, i := range m.trained {
 		var model io.Reader
 		if handedOut != nil {
 			model = handedOut.ArrayReader(ctx, m.arrays[i].Array)
 		}
-		if err := v.Array(t, model, arrayReaders(ctx, updates, i)); err != nil {
+		if err := v.Array(m.tensors[i], model, arrayReaders(ctx, updates, k)); err != nil {
 			return err
 		}
 	}
@@ -152,43 +154,47 @@ func (r *run) outputs(ctx context.Context, open *openStep) (*chunkstore.Parcel, 
 	return chunkstore.OpenParcel(ctx, r.downlinkKey(), open.outputs.Manifest, open.outputs.Root, open.outputs.Count, remote)
 }
 
-// streamed produces a step whose arrays are those of m with other bytes, which array
-// writes one array after the other, and beside them records of state of those names:
-// memory is a chunk of each source and result, whatever the model's size.
-func (r *run) streamed(m *model, round uint64, metrics object.MetricRecord, state []string, array func(ctx context.Context, i int, w io.Writer, state []io.Writer) error) produce {
+// streamed produces a step with other bytes in the arrays of m at the places anew: array
+// writes those of the k-th, one array after the other, and beside them records of state of
+// those names. All other arrays are sealed and stored for the run already, and only named
+// again. Memory is a chunk of each source and result, whatever the model's size.
+func (r *run) streamed(m *model, anew []int, round uint64, metrics object.MetricRecord, state []string, array func(ctx context.Context, k int, w io.Writer, state []io.Writer) error) produce {
 	key := r.downlinkKey()
 	return func(ctx context.Context, put func(chunkstore.ID, []byte) error) (chunkstore.Sealed, *model, error) {
 		p := chunkstore.NewParcelWriter(key, put)
-		next := &model{tensors: m.tensors, state: make([]object.ArrayRecord, len(state))}
-		if len(state) == 0 {
-			next.state = nil
+		if err := addSealed(p, m, anew); err != nil {
+			return chunkstore.Sealed{}, nil, err
 		}
-		for i, item := range m.arrays {
+		next := &model{tensors: m.tensors, trained: m.trained, arrays: slices.Clone(m.arrays)}
+		if len(state) > 0 {
+			next.state = make([]object.ArrayRecord, len(state))
+		}
+		for k, i := range anew {
 			w := object.NewChunkWriter(p.AddObject)
 			var kept []*object.ChunkWriter
 			var keepers []io.Writer
 			for range state {
-				k := object.NewChunkWriter(p.AddObject)
-				kept, keepers = append(kept, k), append(keepers, k)
+				x := object.NewChunkWriter(p.AddObject)
+				kept, keepers = append(kept, x), append(keepers, x)
 			}
-			if err := array(ctx, i, w, keepers); err != nil {
+			if err := array(ctx, k, w, keepers); err != nil {
 				return chunkstore.Sealed{}, nil, err
 			}
-			a := *item.Array
+			a := *m.arrays[i].Array
 			var err error
 			if a.Chunks, err = w.Close(); err != nil {
 				return chunkstore.Sealed{}, nil, err
 			}
-			next.arrays = append(next.arrays, object.ArrayItem{Name: item.Name, Array: &a})
-			for j, k := range kept {
+			next.arrays[i].Array = &a
+			for j, x := range kept {
 				s, err := stateOutline(m.tensors[i])
 				if err != nil {
 					return chunkstore.Sealed{}, nil, err
 				}
-				if s.Chunks, err = k.Close(); err != nil {
+				if s.Chunks, err = x.Close(); err != nil {
 					return chunkstore.Sealed{}, nil, err
 				}
-				next.state[j] = append(next.state[j], object.ArrayItem{Name: item.Name, Array: s})
+				next.state[j] = append(next.state[j], object.ArrayItem{Name: m.arrays[i].Name, Array: s})
 			}
 		}
 		next.chunks = p.Chunks()
@@ -198,6 +204,28 @@ func (r *run) streamed(m *model, round uint64, metrics object.MetricRecord, stat
 		s, err := p.Close()
 		return s, next, err
 	}
+}
+
+// addSealed names the chunks of all arrays of m but those at the places anew.
+func addSealed(p *chunkstore.ParcelWriter, m *model, anew []int) error {
+	stay := map[object.ID]bool{}
+	for i, a := range m.arrays {
+		if _, again := slices.BinarySearch(anew, i); again {
+			continue
+		}
+		for _, c := range a.Array.Chunks {
+			stay[c.ID] = true
+		}
+	}
+	for _, c := range m.chunks {
+		if !stay[c.Object] {
+			continue
+		}
+		if err := p.AddSealed(c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // stateOutline describes the array of state that belongs to an array of the model.

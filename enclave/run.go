@@ -61,6 +61,7 @@ type pendingRequest struct {
 	strategy  *aggregate.Strategy // nil where the app's own code aggregates
 	app       *policy.App
 	initial   *model      // nil while stored arrays are being read
+	frozen    []string    // of its arrays
 	bundle    *fab.Bundle // instead, where the app's own code aggregates
 	members   []string
 }
@@ -80,7 +81,9 @@ func (e *Enclave) runRequest(from *node, m *session.RunRequest) error {
 	if err == nil && p.custom() {
 		p.bundle, err = bundleOf(n, p.body.App)
 	} else if err == nil {
-		p.initial, err = initialModel(n)
+		if p.initial, err = initialModel(n); err == nil {
+			p.frozen, err = p.initial.freeze(p.config)
+		}
 	}
 	if err != nil {
 		return &refusal{"invalid", fmt.Errorf("what the run begins with: %w", err)}
@@ -99,16 +102,19 @@ func (e *Enclave) storedRunRequest(n *node, m *session.StoredRunRequest) error {
 	owner := n.id
 	e.loop.Job(func(ctx context.Context) func() {
 		var initial *model
+		var frozen []string
 		var bundle *fab.Bundle
 		parcel, n, err := e.storedOutline(ctx, owner, &m.Initial)
 		if err == nil && p.custom() {
 			bundle, err = bundleOf(n, p.body.App)
 		} else if err == nil {
-			initial, err = e.storedModel(ctx, parcel, n)
+			if initial, err = e.storedModel(ctx, parcel, n); err == nil {
+				frozen, err = initial.freeze(p.config)
+			}
 		}
 		return func() {
 			if err == nil {
-				p.initial, p.bundle = initial, bundle
+				p.initial, p.frozen, p.bundle = initial, frozen, bundle
 				e.startWaiting()
 				return
 			}
@@ -286,7 +292,7 @@ func (e *Enclave) start(p *pendingRequest, cohort receipt.Cohort) error {
 		Request: p.statement.Digest(), Requester: requester, App: p.body.App, Config: p.body.Config,
 		Strategy: p.body.Strategy, Class: string(policy.ClassCustom), Exposure: string(p.app.Exposure), Rounds: p.body.Rounds,
 		Cohort: cohort.Digest(), Nodes: uint64(len(cohort)), Members: cohort.Members(),
-		DownlinkCommit: chunkstore.DownlinkCommit(r.downlink), Dropouts: e.policy.Release.Dropouts,
+		DownlinkCommit: chunkstore.DownlinkCommit(r.downlink), Frozen: p.frozen, Dropouts: e.policy.Release.Dropouts,
 		Numeric: customProfile, Evidence: e.evidence, RunID: binary.BigEndian.Uint64(id[:]),
 	}
 	var err error

@@ -3,7 +3,6 @@ package enclave
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/concordat/concordat/chunkstore"
 	"github.com/concordat/concordat/chunkstore/object"
@@ -18,7 +17,7 @@ import (
 // update is an admitted contribution: where its arrays can be read again.
 type update struct {
 	parcel  *chunkstore.Parcel
-	arrays  object.ArrayRecord // in outline; nil for an evaluation
+	arrays  object.ArrayRecord // in outline, one for each trained one of the model; nil for an evaluation
 	metrics object.MetricRecord
 	weight  aggregate.Contribution
 	proof   receipt.Proof // of the manifest in the contribution's chunk tree
@@ -69,19 +68,16 @@ func (r *run) read(ctx context.Context, c *contribution, ref session.ManifestRef
 	if !train {
 		return u, nil
 	}
-	if len(u.arrays) != len(m.tensors) {
-		return nil, fmt.Errorf("%d arrays, the model has %d", len(u.arrays), len(m.tensors))
+	if err := flower.CheckTrained(u.arrays, m.arrays, m.trained); err != nil {
+		return nil, err
 	}
 	ctx, done, err := r.e.firstReading(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	for i, t := range m.tensors {
-		if u.arrays[i].Name != t.Name {
-			return nil, fmt.Errorf("array %d is %.80q, the model's is %q", i, u.arrays[i].Name, t.Name)
-		}
-		if err := aggregate.Check(t, parcel.ArrayReader(ctx, u.arrays[i].Array)); err != nil {
+	for k, i := range m.trained {
+		if err := aggregate.Check(m.tensors[i], parcel.ArrayReader(ctx, u.arrays[k].Array)); err != nil {
 			return nil, err
 		}
 	}

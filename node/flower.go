@@ -66,7 +66,7 @@ func (f *flowerRunner) Check(b *fab.Bundle, t fab.Terms, config map[string]any) 
 	if app == nil {
 		return fmt.Errorf("the policy of federation %s does not list bundle %s %s, hash %s: its members add it to apps and sign", n.fed.Short(), b.ID(), b.Version, b.Hash())
 	}
-	if err := n.checkStrategy(t.Strategy, t.Arguments); err != nil {
+	if err := n.checkStrategy(t.Strategy, t.Arguments, t.Frozen != ""); err != nil {
 		return err
 	}
 	terms := policy.RunTerms{App: b.Digest, Config: b.Digest, Exposure: app.Exposure, Strategy: t.Strategy, Rounds: t.Rounds}
@@ -156,6 +156,9 @@ func (f *flowerRunner) request(ctx context.Context, j *flowercontrol.Job, rounds
 	}
 	for k, v := range j.Terms.Arguments {
 		q.Config[policy.ConfigPrefix+k] = v
+	}
+	if j.Terms.Frozen != "" {
+		q.Config[policy.KeyFrozen] = j.Terms.Frozen
 	}
 	return q, nil
 }

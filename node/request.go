@@ -10,11 +10,13 @@ import (
 
 	"github.com/concordat/concordat/attestation"
 	"github.com/concordat/concordat/chunkstore"
+	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/chunkstore/transfer"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/loop"
 	"github.com/concordat/concordat/internal/session"
 	"github.com/concordat/concordat/policy"
+	"github.com/concordat/concordat/verifier"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
@@ -53,7 +55,7 @@ const maxInline = session.MaxMessage - 64<<10
 // that do not fit into a message are sealed and stored at the link first. ctx bounds
 // that. It may be called while Run runs, from any goroutine.
 func (n *Node) StartRun(ctx context.Context, q RunRequest) (Digest, error) {
-	i := initialArrays{n: n, ctx: ctx}
+	i := initialArrays{n: n, ctx: ctx, outline: map[object.ID][]byte{}}
 	give := q.Objects
 	if give == nil {
 		give = func(add func([]byte) error) error {
@@ -77,6 +79,10 @@ type initialArrays struct {
 	n      *Node
 	ctx    context.Context
 	inline [][]byte
+
+	outline map[object.ID][]byte // all but the chunks
+	root    object.ID
+
 	size   int
 	stored session.StoredArrays
 	upload *transfer.Upload
@@ -100,7 +106,28 @@ func (i *initialArrays) take(give func(add func([]byte) error) error) error {
 	return nil
 }
 
+// checkFrozen refuses, in words for the user, what the enclave would refuse with a code.
+func (i *initialArrays) checkFrozen(config []byte) error {
+	dict, err := inflate(i.root, func(id object.ID) ([]byte, error) { return lookup(i.outline, id) })
+	if err != nil {
+		return fmt.Errorf("initial arrays: %w", err)
+	}
+	var names []string
+	for _, it := range dict {
+		arrays, _ := it.Record.(object.ArrayRecord)
+		for _, a := range arrays {
+			names = append(names, a.Name)
+		}
+	}
+	_, err = verifier.FrozenArrays(config, names)
+	return err
+}
+
 func (i *initialArrays) add(raw []byte) error {
+	if h, err := object.ParseHead(raw); err == nil && h.Kind != object.KindArrayChunk {
+		i.root = object.Sum(raw)
+		i.outline[i.root] = bytes.Clone(raw)
+	}
 	if i.parcel != nil {
 		return i.parcel.Add(raw)
 	}
@@ -126,8 +153,10 @@ func (i *initialArrays) add(raw []byte) error {
 }
 
 // checkStrategy refuses, in words for the user, what the enclave would refuse with a code.
-func (n *Node) checkStrategy(name string, arguments map[string]any) error {
+func (n *Node) checkStrategy(name string, arguments map[string]any, freezes bool) error {
 	switch {
+	case name == policy.StrategyCustom && freezes:
+		return fmt.Errorf("the app's own code aggregates: %s is for native strategies", policy.KeyFrozen)
 	case name == policy.StrategyCustom && len(arguments) > 0:
 		return fmt.Errorf("the app's own code aggregates, and takes no arguments %s…", policy.ConfigPrefix)
 	case name == policy.StrategyCustom || n.cfg.CheckStrategy == nil:
@@ -151,10 +180,16 @@ func (n *Node) startRun(q RunRequest, initial *initialArrays) (Digest, error) {
 	if n.history.denials.Contains(policy.DenyApp, q.App[:]) {
 		return Digest{}, fmt.Errorf("app %s is denied by a member", q.App.Short())
 	}
-	if err := n.checkStrategy(q.Strategy, policy.StrategyArguments(q.Config)); err != nil {
+	config := cose.Marshal(q.Config)
+	_, freezes := q.Config[policy.KeyFrozen]
+	if err := n.checkStrategy(q.Strategy, policy.StrategyArguments(q.Config), freezes); err != nil {
 		return Digest{}, err
 	}
-	config := cose.Marshal(q.Config)
+	if freezes {
+		if err := initial.checkFrozen(config); err != nil {
+			return Digest{}, err
+		}
+	}
 	body := &receipt.RunRequest{
 		App: q.App, Config: cose.Sum(config), Strategy: q.Strategy, Rounds: q.Rounds, ResultsTo: string(n.cfg.Member),
 		Cohort: q.Cohort,

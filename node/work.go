@@ -12,6 +12,7 @@ import (
 	"github.com/concordat/concordat/chunkstore/transfer"
 	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/verifier"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
@@ -159,6 +160,9 @@ func (w *work) open(ctx context.Context, ref session.ManifestRef, down [32]byte)
 		return nil, fmt.Errorf("outputs of step %d: %w", w.body.Seq, err)
 	}
 	own, metrics, err := w.withoutOwn(parcel)
+	if err == nil && !w.r.custom() {
+		err = w.checkFrozen()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("outputs of step %d: %w", w.body.Seq, err)
 	}
@@ -198,20 +202,9 @@ func (w *work) withoutOwn(parcel *chunkstore.Parcel) (own map[object.ID]bool, me
 	if w.asked = kept; len(kept) == len(dict) {
 		return nil, metrics, nil
 	}
-	objects, err := object.Objects(kept)
+	objects, wanted, err := below(kept)
 	if err != nil {
 		return nil, nil, err
-	}
-	wanted := map[object.ID]bool{}
-	for _, o := range objects { // the root last, children of outlines by name alone
-		wanted[o.ID] = true
-		h, err := object.ParseHead(o.Raw)
-		if err != nil {
-			return nil, nil, err
-		}
-		for _, c := range h.Children {
-			wanted[c] = true
-		}
 	}
 	root := objects[len(objects)-1]
 	w.content, w.objects[root.ID] = root.ID, root.Raw
@@ -220,6 +213,82 @@ func (w *work) withoutOwn(parcel *chunkstore.Parcel) (own map[object.ID]bool, me
 		own[x.Object] = !wanted[x.Object]
 	}
 	return own, metrics, nil
+}
+
+// below returns the objects of a content in outline, the root last, and names all that is
+// below it, chunks too.
+func below(d object.RecordDict) (objects []object.Object, named map[object.ID]bool, err error) {
+	if objects, err = object.Objects(d); err != nil {
+		return nil, nil, err
+	}
+	named = map[object.ID]bool{}
+	for _, o := range objects {
+		named[o.ID] = true
+		h, err := object.ParseHead(o.Raw)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, c := range h.Children {
+			named[c] = true
+		}
+	}
+	return objects, named, nil
+}
+
+// checkFrozen says whether the run statement freezes what the run's config does, of the
+// model that was handed out: nothing else keeps an array of this node's from leaving.
+func (w *work) checkFrozen() error {
+	arrays, ok := w.asked.Get(flower.RecordArrays).(object.ArrayRecord)
+	if !ok {
+		return errors.New("no arrays")
+	}
+	names := make([]string, len(arrays))
+	for i, a := range arrays {
+		names[i] = a.Name
+	}
+	frozen, err := verifier.FrozenArrays(w.r.config, names)
+	if err == nil && !slices.Equal(frozen, w.r.body.Frozen) {
+		err = fmt.Errorf("the run statement freezes %d arrays, its config %d", len(w.r.body.Frozen), len(frozen))
+	}
+	return err
+}
+
+// trained makes a reply to a training what may leave: exactly the arrays that the run does
+// not freeze, whatever the app made of the others.
+func (w *work) trained(reply *flower.Reply) (*flower.Reply, error) {
+	model, _ := w.asked.Get(flower.RecordArrays).(object.ArrayRecord)
+	out := slices.Clone(reply.Content)
+	for i, it := range out {
+		arrays, ok := it.Record.(object.ArrayRecord)
+		if !ok {
+			continue
+		}
+		var kept object.ArrayRecord
+		for _, k := range flower.Trained(arrays, w.r.body.Frozen) {
+			kept = append(kept, arrays[k])
+		}
+		if err := flower.CheckTrained(kept, model, flower.Trained(model, w.r.body.Frozen)); err != nil {
+			return nil, err
+		}
+		out[i].Record = kept
+	}
+	if len(w.r.body.Frozen) == 0 {
+		return reply, nil
+	}
+	objects, named, err := below(out)
+	if err != nil {
+		return nil, err
+	}
+	r := &flower.Reply{Root: objects[len(objects)-1].ID, Content: out, Objects: map[object.ID][]byte{}}
+	for id, raw := range reply.Objects {
+		if named[id] {
+			r.Objects[id] = raw
+		}
+	}
+	for _, o := range objects {
+		r.Objects[o.ID] = o.Raw
+	}
+	return r, nil
 }
 
 // model returns the id of the opened arrays: the same in every run, and whatever they
@@ -300,11 +369,15 @@ func (w *work) work(ctx context.Context, uplink [32]byte) (*sealed, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What leaves is what the policy lets out (protocol F21).
+	// What leaves is what the policy lets out (protocol F21), and the run does not freeze.
+	train := w.body.Opens == receipt.OpensTrain
 	if w.r.custom() {
 		err = flower.CheckCustomReply(reply.Content, w.asked, w.n.policy)
 	} else {
-		err = flower.CheckReply(reply.Content, w.body.Opens == receipt.OpensTrain, w.n.policy)
+		err = flower.CheckReply(reply.Content, train, w.n.policy)
+	}
+	if err == nil && train && !w.r.custom() {
+		reply, err = w.trained(reply)
 	}
 	if err != nil {
 		return nil, err

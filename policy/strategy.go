@@ -60,13 +60,15 @@ func StrategyClass(name string) (Class, bool) {
 func Strategies() []string { return slices.Sorted(maps.Keys(strategies)) }
 
 // The keys of a run's configuration that are Concordat's begin with ConfigPrefix. Those
-// of TrainPrefix go into the config record of train messages, and those of the two names
-// say what a request says too; all others are arguments of the native strategy.
+// of TrainPrefix go into the config record of train messages, KeyStrategy and KeyRounds
+// say what a request says too, and KeyFrozen which arrays nobody sends
+// (verifier.FrozenArrays); all others are arguments of the native strategy.
 const (
 	ConfigPrefix = "concordat."
 	TrainPrefix  = ConfigPrefix + "train."
 	KeyStrategy  = ConfigPrefix + "strategy"
 	KeyRounds    = ConfigPrefix + "rounds"
+	KeyFrozen    = ConfigPrefix + "frozen"
 )
 
 // StrategyArguments returns the arguments of the native strategy that a run's
@@ -75,7 +77,7 @@ func StrategyArguments(config map[string]any) map[string]any {
 	out := map[string]any{}
 	for k, v := range config {
 		name, ours := strings.CutPrefix(k, ConfigPrefix)
-		if ours && k != KeyStrategy && k != KeyRounds && !strings.HasPrefix(k, TrainPrefix) {
+		if ours && k != KeyStrategy && k != KeyRounds && k != KeyFrozen && !strings.HasPrefix(k, TrainPrefix) {
 			out[name] = v
 		}
 	}

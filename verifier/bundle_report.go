@@ -60,9 +60,10 @@ type RunReport struct {
 	Members   []string    `json:"members"`
 	Nodes     uint64      `json:"nodes"`
 	Rounds    uint64      `json:"rounds"`
-	Released  uint64      `json:"released"` // steps whose outputs left the enclave
-	Inputs    uint64      `json:"inputs"`   // contributions in them
-	Excluded  uint64      `json:"excluded"` // times that a node was left out of them
+	Frozen    []string    `json:"frozen,omitempty"` // arrays that nobody sent; they stayed as they began
+	Released  uint64      `json:"released"`         // steps whose outputs left the enclave
+	Inputs    uint64      `json:"inputs"`           // contributions in them
+	Excluded  uint64      `json:"excluded"`         // times that a node was left out of them
 	// SmallestDifference is in how many members two released steps on the same model
 	// differ at least, those that are alike left aside; 0: none differ (protocol F17).
 	SmallestDifference uint64 `json:"smallest_difference"`
@@ -215,6 +216,9 @@ func checkLine(c Check) string {
 	return plain(s) + "\n"
 }
 
+// shownFrozen is how many names of frozen arrays people see.
+const shownFrozen = 4
+
 func (r *RunReport) text(b *strings.Builder) {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(b, "  %-12s %s\n", name, fmt.Sprintf(format, args...))
@@ -224,6 +228,10 @@ func (r *RunReport) text(b *strings.Builder) {
 	line("strategy", "%s (%s), exposure %s", r.Strategy, r.Class, r.Exposure)
 	line("asked by", "%s", r.Requester)
 	line("cohort", "%d nodes of %s", r.Nodes, strings.Join(r.Members, ", "))
+	if n := len(r.Frozen); n > 0 {
+		names := plain(fmt.Sprintf("%q", r.Frozen[:min(n, shownFrozen)]))
+		line("frozen", "%d arrays: %s%s", n, strings.Trim(names, "[]"), map[bool]string{true: " and others"}[n > shownFrozen])
+	}
 	line("steps", "%d released, with %d contributions; %d times a node was left out", r.Released, r.Inputs, r.Excluded)
 	line("output", "%s", r.Output)
 	if !r.Began.IsZero() {

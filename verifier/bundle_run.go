@@ -68,7 +68,7 @@ func (a *audit) finishRun(r *runAudit) {
 	r.body, r.policy = first.Body.(*receipt.Run), first.by.policy
 	a.report.Runs = append(a.report.Runs, RunReport{
 		Run: r.digest, RunID: r.body.RunID, App: r.body.App, Config: r.body.Config, Strategy: r.body.Strategy, Class: r.body.Class,
-		Exposure: r.body.Exposure, Nodes: r.body.Nodes, Rounds: r.body.Rounds, Members: []string{},
+		Exposure: r.body.Exposure, Nodes: r.body.Nodes, Rounds: r.body.Rounds, Frozen: r.body.Frozen, Members: []string{},
 	})
 	r.report = &a.report.Runs[len(a.report.Runs)-1]
 	if b, ok := a.log.placed(first.index); ok {

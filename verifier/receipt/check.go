@@ -77,19 +77,31 @@ func (b *Run) check() error {
 		return errors.New("no downlink commitment")
 	case b.Evidence.IsZero():
 		return errors.New("no evidence statement")
-	case len(b.Frozen) > maxFrozen:
-		return fmt.Errorf("%d frozen arrays, limit %d", len(b.Frozen), maxFrozen)
-	}
-	for i, n := range b.Frozen {
-		if n == "" || len(n) > maxArrayName || i > 0 && b.Frozen[i-1] >= n {
-			return errors.New("frozen arrays are not sorted, or a name is too long")
-		}
+	case len(b.Frozen) > 0 && b.Class == ClassCustom:
+		return errors.New("frozen arrays where the app's own code aggregates")
 	}
 	return errors.Join(
+		CheckFrozen(b.Frozen),
 		checkName("strategy", b.Strategy),
 		checkName("exposure", b.Exposure),
 		checkName("dropouts", b.Dropouts),
 		checkName("numeric profile", b.Numeric))
+}
+
+// CheckFrozen says whether a run statement may hold names as those of its frozen arrays.
+func CheckFrozen(names []string) error {
+	if len(names) > maxFrozen {
+		return fmt.Errorf("%d frozen arrays, limit %d", len(names), maxFrozen)
+	}
+	for i, n := range names {
+		switch {
+		case n == "" || len(n) > maxArrayName:
+			return fmt.Errorf("a frozen array has a name of %d bytes, want 1 to %d", len(n), maxArrayName)
+		case i > 0 && names[i-1] >= n:
+			return errors.New("frozen arrays are not sorted")
+		}
+	}
+	return nil
 }
 
 func (b *Contribution) check() error {

@@ -250,19 +250,23 @@ func TestTerms(t *testing.T) {
 		want    Terms
 		bad     string
 	}{
-		{Project{Strategy: "fedavg"}, map[string]any{KeyFlowerRounds: int64(3)}, Terms{"fedavg", 3, nil}, ""},
-		{Project{Strategy: "fedavg", Rounds: 5}, map[string]any{KeyFlowerRounds: int64(3)}, Terms{"fedavg", 5, nil}, ""},
-		{adam, map[string]any{policy.KeyRounds: int64(2)}, Terms{"fedadam", 2, map[string]any{"eta": 0.5, "tau": 0.1}}, ""},
-		{adam, map[string]any{policy.KeyRounds: int64(2), "concordat.eta": 0.2, "concordat.train.eta": 7}, Terms{"fedadam", 2, map[string]any{"eta": 0.2, "tau": 0.1}}, ""},
-		{adam, map[string]any{policy.KeyRounds: int64(2), policy.KeyStrategy: "fedavg"}, Terms{"fedavg", 2, nil}, ""},
+		{Project{Strategy: "fedavg"}, map[string]any{KeyFlowerRounds: int64(3)}, Terms{Strategy: "fedavg", Rounds: 3}, ""},
+		{Project{Strategy: "fedavg", Rounds: 5}, map[string]any{KeyFlowerRounds: int64(3)}, Terms{Strategy: "fedavg", Rounds: 5}, ""},
+		{adam, map[string]any{policy.KeyRounds: int64(2)}, Terms{Strategy: "fedadam", Rounds: 2, Arguments: map[string]any{"eta": 0.5, "tau": 0.1}}, ""},
+		{adam, map[string]any{policy.KeyRounds: int64(2), "concordat.eta": 0.2, "concordat.train.eta": 7}, Terms{Strategy: "fedadam", Rounds: 2, Arguments: map[string]any{"eta": 0.2, "tau": 0.1}}, ""},
+		{adam, map[string]any{policy.KeyRounds: int64(2), policy.KeyStrategy: "fedavg"}, Terms{Strategy: "fedavg", Rounds: 2}, ""},
 		{Project{}, map[string]any{KeyFlowerRounds: int64(3)}, Terms{}, "names no native strategy"},
 		{Project{Strategy: "fedavg"}, nil, Terms{}, "how many rounds"},
 		{Project{Strategy: "fedavg"}, map[string]any{KeyFlowerRounds: int64(0)}, Terms{}, "above 0"},
 		{Project{Strategy: "fedavg"}, map[string]any{KeyFlowerRounds: "3"}, Terms{}, "above 0"},
 		{Project{}, map[string]any{policy.KeyStrategy: true}, Terms{}, "no string"},
+		{Project{Strategy: "fedavg", Rounds: 1, Frozen: "emb,enc.*"}, nil, Terms{Strategy: "fedavg", Rounds: 1, Frozen: "emb,enc.*"}, ""},
+		{Project{Strategy: "fedavg", Rounds: 1, Frozen: "emb"}, map[string]any{policy.KeyStrategy: "fedadam", policy.KeyFrozen: "enc"}, Terms{Strategy: "fedadam", Rounds: 1, Frozen: "enc"}, ""},
+		{Project{Strategy: "fedavg", Rounds: 1, Frozen: "emb"}, map[string]any{policy.KeyFrozen: ""}, Terms{Strategy: "fedavg", Rounds: 1}, ""},
+		{Project{Strategy: "fedavg", Rounds: 1}, map[string]any{policy.KeyFrozen: int64(1)}, Terms{}, "no string"},
 	} {
 		got, err := c.project.Terms(c.config, "")
-		if c.bad == "" && (err != nil || got.Strategy != c.want.Strategy || got.Rounds != c.want.Rounds || !maps.Equal(got.Arguments, c.want.Arguments)) || c.bad != "" && (err == nil || !strings.Contains(err.Error(), c.bad)) {
+		if c.bad == "" && (err != nil || got.Strategy != c.want.Strategy || got.Rounds != c.want.Rounds || got.Frozen != c.want.Frozen || !maps.Equal(got.Arguments, c.want.Arguments)) || c.bad != "" && (err == nil || !strings.Contains(err.Error(), c.bad)) {
 			t.Errorf("%+v with %v: %+v, %v", c.project, c.config, got, err)
 		}
 	}
@@ -277,7 +281,12 @@ func TestConcordatTable(t *testing.T) {
 	if err != nil || p.Strategy != "fedadam" || p.Rounds != 4 || !maps.Equal(p.Arguments, map[string]any{"eta": 0.5, "num": int64(2)}) {
 		t.Errorf("%+v, %v", p, err)
 	}
-	for _, bad := range []string{"rounds = -1", "rounds = 1.5", "strategy = 3", "eta = [1]", "eta = nan"} {
+	for table, want := range map[string]string{`frozen = ["emb", "enc.*"]`: "emb,enc.*", `frozen = "emb, enc.*"`: "emb, enc.*", "frozen = []": ""} {
+		if p, err := parse(table); err != nil || p.Frozen != want || len(p.Arguments) > 0 {
+			t.Errorf("%s: %+v, %v", table, p, err)
+		}
+	}
+	for _, bad := range []string{"rounds = -1", "rounds = 1.5", "strategy = 3", "eta = [1]", "eta = nan", "frozen = true", "frozen = [1]", `frozen = ["a,b"]`, `frozen = [""]`} {
 		if _, err := parse(bad); !errors.Is(err, ErrBundle) {
 			t.Errorf("%s: %v", bad, err)
 		}

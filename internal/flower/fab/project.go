@@ -19,10 +19,12 @@ type Project struct {
 	// Config is [tool.flwr.app.config], nested tables joined by dots. Values are bool,
 	// int64, float64 or string.
 	Config map[string]any
-	// Strategy and Rounds are of [tool.concordat]; empty and 0 where it has none. All its
-	// other keys are arguments of the strategy, with values as Config's.
+	// Strategy, Rounds and Frozen are of [tool.concordat]; empty and 0 where it has none.
+	// Frozen is as policy.KeyFrozen has it; in the table it may be a list of strings, too.
+	// All other keys are arguments of the strategy, with values as Config's.
 	Strategy  string
 	Rounds    uint64
+	Frozen    string
 	Arguments map[string]any
 }
 
@@ -88,6 +90,13 @@ func parseProject(raw []byte) (Project, error) {
 
 // concordat reads [tool.concordat].
 func (p *Project) concordat(table map[string]any) error {
+	if list, ok := table["frozen"].([]any); ok {
+		frozen, err := joined(list)
+		if err != nil {
+			return err
+		}
+		table["frozen"] = frozen
+	}
 	if err := flatten(p.Arguments, "", table); err != nil {
 		return err
 	}
@@ -103,9 +112,28 @@ func (p *Project) concordat(table map[string]any) error {
 		}
 		p.Rounds = uint64(n)
 	}
+	if v, ok := p.Arguments["frozen"]; ok {
+		if p.Frozen, ok = v.(string); !ok {
+			return fmt.Errorf("frozen is %v, want names of arrays", v)
+		}
+	}
+	delete(p.Arguments, "frozen")
 	delete(p.Arguments, "strategy")
 	delete(p.Arguments, "rounds")
 	return nil
+}
+
+// joined makes one setting of a list of names.
+func joined(list []any) (string, error) {
+	names := make([]string, len(list))
+	for i, v := range list {
+		n, ok := v.(string)
+		if !ok || n == "" || strings.Contains(n, ",") {
+			return "", fmt.Errorf("frozen has the item %v, want the name of an array, without a comma", v)
+		}
+		names[i] = n
+	}
+	return strings.Join(names, ","), nil
 }
 
 // flatten joins nested tables by dots (flwr.common.config.flatten_dict).
@@ -191,24 +219,27 @@ func ParseOverrides(lines []string) (map[string]any, error) {
 type Terms struct {
 	Strategy  string
 	Rounds    uint64         // 0: as many as the policy allows, for an app that aggregates by itself
+	Frozen    string         // arrays that nobody sends, as policy.KeyFrozen has them
 	Arguments map[string]any // of the strategy
 }
 
 // KeyFlowerRounds is the key of the number of rounds in Flower's own templates.
 const KeyFlowerRounds = "num-server-rounds"
 
-// Terms reads strategy, rounds and arguments: from the fused config first, then from
-// [tool.concordat]. The arguments of that table are meant for the strategy that it names,
+// Terms reads strategy, rounds, frozen arrays and arguments: from the fused config first,
+// then from [tool.concordat]. The arguments of that table are meant for the strategy that it names,
 // and left out with another. fallback is the strategy of an app that names none, and may
 // be empty.
 func (p *Project) Terms(config map[string]any, fallback string) (Terms, error) {
-	t := Terms{Strategy: p.Strategy, Rounds: p.Rounds, Arguments: policy.StrategyArguments(config)}
-	if v, ok := config[policy.KeyStrategy]; ok {
-		s, isString := v.(string)
-		if !isString {
-			return t, fmt.Errorf("run config: %s is no string", policy.KeyStrategy)
+	t := Terms{Strategy: p.Strategy, Rounds: p.Rounds, Frozen: p.Frozen, Arguments: policy.StrategyArguments(config)}
+	for key, to := range map[string]*string{policy.KeyStrategy: &t.Strategy, policy.KeyFrozen: &t.Frozen} {
+		v, ok := config[key]
+		if !ok {
+			continue
 		}
-		t.Strategy = s
+		if *to, ok = v.(string); !ok {
+			return t, fmt.Errorf("run config: %s is no string", key)
+		}
 	}
 	if t.Strategy == p.Strategy {
 		for k, v := range p.Arguments {
