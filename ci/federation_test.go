@@ -20,8 +20,8 @@ import (
 func TestMain(m *testing.M) { ci.Main(m, app, own) }
 
 // app adds one to every value and says that it saw ten examples. The run's config may
-// have it say another number on a node ("examples member-a") or fail with a text there
-// ("raise member-a").
+// have it add or say another number on a node ("add member-a", "examples member-a") or fail
+// with a text there ("raise member-a").
 func app(_ context.Context, in clientapp.Message) (object.RecordDict, error) {
 	if text, ok := in.RunConfig[fmt.Sprint("raise ", in.NodeConfig["node"])].(string); ok {
 		return nil, errors.New(text)
@@ -49,6 +49,10 @@ func app(_ context.Context, in clientapp.Message) (object.RecordDict, error) {
 	if in.Type == "evaluate" {
 		return object.RecordDict{{Name: "metrics", Record: metrics}}, nil
 	}
+	add := 1.0
+	if x, ok := in.RunConfig[fmt.Sprint("add ", in.NodeConfig["node"])].(float64); ok {
+		add = x
+	}
 	var out object.ArrayRecord
 	for _, a := range arrays {
 		v, err := ci.Values(a.Array)
@@ -56,7 +60,7 @@ func app(_ context.Context, in clientapp.Message) (object.RecordDict, error) {
 			return nil, err
 		}
 		for i := range v {
-			v[i]++
+			v[i] += add
 		}
 		b, err := ci.Vector(v)
 		if err != nil {

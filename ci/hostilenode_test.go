@@ -14,6 +14,7 @@ import (
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/session"
 	"github.com/concordat/concordat/node"
+	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
@@ -35,6 +36,10 @@ func TestRunRequestTwice(t *testing.T) {
 			t.Fatal(err)
 		}
 		return s.Raw()
+	}
+	frozenConfig := func(names string) []byte { return cose.Marshal(map[string]any{policy.KeyFrozen: names}) }
+	freezes := func(names string) func(*receipt.RunRequest) {
+		return func(b *receipt.RunRequest) { b.Config = cose.Sum(frozenConfig(names)) }
 	}
 	good := sign(func(*receipt.RunRequest) {})
 	other, err := cose.GenerateSigner(cose.EdDSA)
@@ -63,6 +68,8 @@ func TestRunRequestTwice(t *testing.T) {
 		{"no initial model", "invalid", session.RunRequest{Statement: sign(func(*receipt.RunRequest) {}), Config: config}},
 		{"garbage for a model", "invalid", session.RunRequest{Statement: sign(func(*receipt.RunRequest) {}), Config: config, Initial: [][]byte{{1, 2, 3}}}},
 		{"garbage", "invalid", session.RunRequest{Statement: []byte{1, 2, 3}}},
+		{"a frozen array that the model lacks", "invalid", session.RunRequest{Statement: sign(freezes("x")), Config: frozenConfig("x"), Initial: initial(t)}},
+		{"all arrays frozen", "invalid", session.RunRequest{Statement: sign(freezes("b,w")), Config: frozenConfig("b,w"), Initial: initial(t)}},
 	} {
 		if err := n.Say(&c.msg); err != nil {
 			t.Fatal(err)
@@ -262,7 +269,7 @@ func TestBadContributionBytes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			badContribution(t, nil, reply())
+			badContribution(t, nil, nil, reply())
 		})
 	}
 	// The link cuts what it serves of a contribution, or serves none.
@@ -273,14 +280,14 @@ func TestBadContributionBytes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			badContribution(t, f, trained(t, 1))
+			badContribution(t, nil, f, trained(t, 1))
 		})
 	}
 }
 
 // badContribution demands that a run with dropouts goes on without the enemy's
 // contribution, and says so.
-func badContribution(t *testing.T, serve func([]byte) []byte, d object.RecordDict) {
+func badContribution(t *testing.T, config map[string]any, serve func([]byte) []byte, d object.RecordDict) {
 	t.Helper()
 	l := hostile.New()
 	f := ci.StartFederation(t, ci.Policy(trainOnly), ci.Policy(dropouts(30)), ci.Through(l))
@@ -295,7 +302,7 @@ func badContribution(t *testing.T, serve func([]byte) []byte, d object.RecordDic
 			return r.Data
 		})
 	}
-	req := start(t, f, f.Nodes[0], 1, nil)
+	req := start(t, f, f.Nodes[0], 1, config)
 	secrets, err := n.Accept(ctx)
 	if err != nil {
 		t.Fatal(err)
