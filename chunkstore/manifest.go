@@ -17,9 +17,10 @@ const (
 )
 
 // Entry is one object of a manifest, in one of three forms: Inline holds its
-// bytes; or Chunk names the chunk that does; or neither is set, and both sides
-// have the object already because the run statement froze it. ArrayChunks have
-// the second or third form, all other objects the first.
+// bytes; or Chunk names the chunk that does; or neither is set, and the object is
+// only named. ArrayChunks have the second or third form, all other objects the
+// first. The third is read, and nobody writes it: arrays that a run freezes are not
+// in contributions at all.
 type Entry struct {
 	Object object.ID
 	Chunk  ID     // zero unless the object has a chunk of its own

@@ -267,13 +267,13 @@ func TestManifestRefuses(t *testing.T) {
 			}
 		}
 	}
-	frozen := with(0, func(e *Entry) { e.Chunk = ID{} })
-	f, err := NewManifest(frozen)
+	only := with(0, func(e *Entry) { e.Chunk = ID{} })
+	f, err := NewManifest(only)
 	if err != nil {
-		t.Fatalf("a frozen chunk: %v", err)
+		t.Fatalf("an object that is only named: %v", err)
 	}
 	if got, err := ParseManifest(f.Encode()); err != nil || len(got.Chunks(ID{9})) != 2 {
-		t.Errorf("a frozen chunk: %v", err)
+		t.Errorf("an object that is only named: %v", err)
 	}
 
 	b := m.Encode()

@@ -288,7 +288,7 @@ func (p *Parcel) entry(id object.ID) (Entry, error) {
 	case !ok:
 		return e, fmt.Errorf("%w: the manifest has no such object", ErrOpening)
 	case e.Inline == nil && e.Chunk.IsZero():
-		return e, fmt.Errorf("%w: the object is frozen and not in the parcel", ErrNotFound)
+		return e, fmt.Errorf("%w: the manifest names the object alone, and no chunk with it", ErrNotFound)
 	}
 	return e, nil
 }

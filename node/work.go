@@ -248,7 +248,7 @@ func (w *work) checkFrozen() error {
 	}
 	frozen, err := verifier.FrozenArrays(w.r.config, names)
 	if err == nil && !slices.Equal(frozen, w.r.body.Frozen) {
-		err = fmt.Errorf("the run statement freezes %d arrays, its config %d", len(w.r.body.Frozen), len(frozen))
+		err = fmt.Errorf("the run statement freezes other arrays than the run's config: %.80q, not %.80q", w.r.body.Frozen, frozen)
 	}
 	return err
 }

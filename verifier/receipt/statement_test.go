@@ -199,6 +199,19 @@ func TestSignRefuses(t *testing.T) {
 			t.Errorf("%s: signed", name)
 		}
 	}
+	for name, change := range map[string]func(*Run){
+		"frozen arrays of a ServerApp": func(b *Run) { b.Class = ClassCustom },
+		"frozen arrays out of order":   func(b *Run) { b.Frozen = []string{"b", "a"} },
+		"a frozen array twice":         func(b *Run) { b.Frozen = []string{"a", "a"} },
+		"a frozen array without name":  func(b *Run) { b.Frozen = []string{""} },
+		"a long name":                  func(b *Run) { b.Frozen = []string{strings.Repeat("x", 257)} },
+	} {
+		s := samples(t)[2]
+		change(s.Body.(*Run))
+		if _, err := Sign(s, enclaveKey(t, 2)); err == nil {
+			t.Errorf("%s: signed", name)
+		}
+	}
 	ack := samples(t)[5]
 	if _, err := Sign(ack, nodeKey(t, 9)); !errors.Is(err, cose.ErrSignature) {
 		t.Errorf("a node signs for another: %v", err)
