@@ -361,6 +361,17 @@ func whole(t *testing.T, env string) {
 	}
 	u.refused("it takes eta, beta_1, beta_2, tau", "run", app, "my-node", "-c", `concordat.strategy="fedadam" concordat.beta=0.05`)
 
+	// Arrays that stay as they began: the app is as it is, and its model's second array is
+	// in no contribution.
+	out = u.flwr("run", app, "my-node", "--stream", "-c", `num-server-rounds=2 epochs=20 concordat.strategy="fedadam" concordat.frozen="1"`)
+	if !strings.Contains(out, "Run completed.") {
+		t.Errorf("flwr run with a frozen array:\n%s", out)
+	}
+	out = u.flwr("run", app, "my-node", "--stream", "-c", `concordat.frozen="bias"`)
+	if !strings.Contains(out, `the model has no array "bias"`) {
+		t.Errorf("flwr run with an array to freeze that is not there:\n%s", out)
+	}
+
 	u.stopDuringARound(f, app, federation)
 	u.twoAtOnce(app)
 }
