@@ -13,7 +13,6 @@ import (
 	"github.com/concordat/concordat/enclave/aggregate"
 	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/session"
-	"github.com/concordat/concordat/verifier"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
@@ -75,11 +74,7 @@ func initialModel(n object.Node) (*model, error) {
 // freeze has contributions leave out the arrays that a run's config freezes, and returns
 // their names.
 func (m *model) freeze(config []byte) ([]string, error) {
-	names := make([]string, len(m.arrays))
-	for i, a := range m.arrays {
-		names[i] = a.Name
-	}
-	frozen, err := verifier.FrozenArrays(config, names)
+	frozen, err := flower.Frozen(config, m.arrays)
 	if err != nil {
 		return nil, err
 	}

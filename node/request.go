@@ -13,10 +13,10 @@ import (
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/chunkstore/transfer"
 	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/loop"
 	"github.com/concordat/concordat/internal/session"
 	"github.com/concordat/concordat/policy"
-	"github.com/concordat/concordat/verifier"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
@@ -79,14 +79,13 @@ type initialArrays struct {
 	n      *Node
 	ctx    context.Context
 	inline [][]byte
-
-	outline map[object.ID][]byte // all but the chunks
-	root    object.ID
-
 	size   int
 	stored session.StoredArrays
 	upload *transfer.Upload
 	parcel *chunkstore.ParcelWriter // nil while they are inline
+
+	outline map[object.ID][]byte // all but the chunks
+	root    object.ID            // of outline
 }
 
 func (i *initialArrays) take(give func(add func([]byte) error) error) error {
@@ -112,14 +111,11 @@ func (i *initialArrays) checkFrozen(config []byte) error {
 	if err != nil {
 		return fmt.Errorf("initial arrays: %w", err)
 	}
-	var names []string
 	for _, it := range dict {
-		arrays, _ := it.Record.(object.ArrayRecord)
-		for _, a := range arrays {
-			names = append(names, a.Name)
+		if arrays, ok := it.Record.(object.ArrayRecord); ok {
+			_, err = flower.Frozen(config, arrays)
 		}
 	}
-	_, err = verifier.FrozenArrays(config, names)
 	return err
 }
 

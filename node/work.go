@@ -12,7 +12,6 @@ import (
 	"github.com/concordat/concordat/chunkstore/transfer"
 	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/session"
-	"github.com/concordat/concordat/verifier"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
@@ -242,11 +241,7 @@ func (w *work) checkFrozen() error {
 	if !ok {
 		return errors.New("no arrays")
 	}
-	names := make([]string, len(arrays))
-	for i, a := range arrays {
-		names[i] = a.Name
-	}
-	frozen, err := verifier.FrozenArrays(w.r.config, names)
+	frozen, err := flower.Frozen(w.r.config, arrays)
 	if err == nil && !slices.Equal(frozen, w.r.body.Frozen) {
 		err = fmt.Errorf("the run statement freezes other arrays than the run's config: %.80q, not %.80q", w.r.body.Frozen, frozen)
 	}

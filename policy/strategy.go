@@ -62,7 +62,7 @@ func Strategies() []string { return slices.Sorted(maps.Keys(strategies)) }
 // The keys of a run's configuration that are Concordat's begin with ConfigPrefix. Those
 // of TrainPrefix go into the config record of train messages, KeyStrategy and KeyRounds
 // say what a request says too, and KeyFrozen which arrays nobody sends
-// (verifier.FrozenArrays); all others are arguments of the native strategy.
+// (internal/flower.Frozen); all others are arguments of the native strategy.
 const (
 	ConfigPrefix = "concordat."
 	TrainPrefix  = ConfigPrefix + "train."

@@ -110,42 +110,6 @@ func Split(d object.RecordDict, train bool) (arrays object.ArrayRecord, metrics 
 	return arrays, metrics, nil
 }
 
-// Trained returns the places of the arrays of a record that a run does not freeze; frozen
-// is sorted. Of a model they are what nodes send, in this order, and what is aggregated.
-func Trained(arrays object.ArrayRecord, frozen []string) []int {
-	places := make([]int, 0, len(arrays))
-	for i, a := range arrays {
-		if _, found := slices.BinarySearch(frozen, a.Name); !found {
-			places = append(places, i)
-		}
-	}
-	return places
-}
-
-// CheckTrained says by name in what the arrays that a node sends are not those of the model
-// that the run trains, in the model's order.
-func CheckTrained(sent, model object.ArrayRecord, trained []int) error {
-	for k, a := range sent {
-		if k < len(trained) && a.Name == model[trained[k]].Name {
-			continue
-		}
-		i := slices.IndexFunc(model, func(m object.ArrayItem) bool { return m.Name == a.Name })
-		switch {
-		case i < 0:
-			return fmt.Errorf("%w: array %.80q, which the model does not have", ErrRefused, a.Name)
-		case !slices.Contains(trained, i):
-			return fmt.Errorf("%w: array %.80q, which the run freezes", ErrRefused, a.Name)
-		case k == len(trained):
-			return fmt.Errorf("%w: %d arrays, the run trains %d", ErrRefused, len(sent), len(trained))
-		}
-		return fmt.Errorf("%w: array %d is %.80q, the model's is %q", ErrRefused, k, a.Name, model[trained[k]].Name)
-	}
-	if len(sent) < len(trained) {
-		return fmt.Errorf("%w: no array %.80q", ErrRefused, model[trained[len(sent)]].Name)
-	}
-	return nil
-}
-
 // CheckReply says whether a reply may leave a node, and be taken by the enclave,
 // under p: its form, the size of its metrics and their keys.
 func CheckReply(d object.RecordDict, train bool, p *policy.Policy) error {
