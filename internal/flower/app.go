@@ -65,6 +65,7 @@ type App struct {
 
 	mu      sync.Mutex
 	current *task
+	again   bool  // a message was asked for after a reply
 	ended   error // why done is closed
 	state   []byte
 }
@@ -114,6 +115,21 @@ func (a *App) State() []byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.state
+}
+
+// Left returns nil if [App.State] is what the process leaves after its reply: it has pushed
+// its outputs, or it asks for another message, and so leaves none. Any other process owes
+// its state, and the error wraps [ErrRefused].
+func (a *App) Left() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case errors.Is(a.ended, ErrFinished), a.again:
+		return nil
+	case errors.Is(a.ended, ErrRefused):
+		return a.ended
+	}
+	return fmt.Errorf("%w: a reply without the state that follows it", ErrRefused)
 }
 
 // Close ends the App: calls of the process fail, and a [App.Do] under way
@@ -194,6 +210,7 @@ func (a *App) Authenticate(token string) error {
 func (a *App) PullMessage(ctx context.Context) (object.Metadata, Tree, error) {
 	a.mu.Lock()
 	t, ended := a.current, a.ended
+	a.again = a.again || t != nil && t.isAnswered()
 	a.mu.Unlock()
 	if ended != nil {
 		return object.Metadata{}, Tree{}, ended
@@ -271,8 +288,9 @@ func (a *App) PushOutputs(state []byte) error {
 		return a.ended
 	}
 	if len(state) > a.config.MaxState {
-		a.end(ErrStopped)
-		return fmt.Errorf("%w: state of %d bytes, limit %d", ErrRefused, len(state), a.config.MaxState)
+		err := fmt.Errorf("%w: state of %d bytes, limit %d", ErrRefused, len(state), a.config.MaxState)
+		a.end(fmt.Errorf("%w: %w", ErrStopped, err))
+		return err
 	}
 	a.state = state
 	a.end(ErrFinished)

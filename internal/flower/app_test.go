@@ -417,6 +417,47 @@ func TestLimitsAndTokens(t *testing.T) {
 	}
 }
 
+// TestLeft: a reply counts with the state that follows it, or from a process that goes on.
+func TestLeft(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		after func(*App)
+		ok    bool
+	}{
+		"outputs":              {func(a *App) { a.PushOutputs([]byte("123")) }, true},
+		"outputs, then gone":   {func(a *App) { a.PushOutputs(nil); a.Close() }, true},
+		"the next message":     {func(a *App) { done, cancel := context.WithCancel(t.Context()); cancel(); a.PullMessage(done) }, true},
+		"a state too large":    {func(a *App) { a.PushOutputs([]byte("1234")) }, false},
+		"gone without outputs": {func(a *App) { a.Close() }, false},
+		"nothing":              {func(a *App) {}, false},
+	} {
+		a := newApp(t, func(c *Config) { c.MaxState = 3 })
+		out := bagOf(t, model(t, 4, 5, 6))
+		done := ask(t, a, t.Context(), out)
+		m, tree, err := a.PullMessage(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, rtree := replyTo(t, m, tree.ID, out)
+		missing, err := a.PushMessage(r, rtree, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range missing {
+			if err := a.PushObject(id, out.raw[id]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := <-done; got.err != nil {
+			t.Fatal(got.err)
+		}
+		c.after(a)
+		if err := a.Left(); (err == nil) != c.ok || err != nil && !errors.Is(err, ErrRefused) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // Whatever a process pushes as its content: it is refused, or it is a RecordDict
 // whose bytes are the pushed ones.
 func FuzzReply(f *testing.F) {

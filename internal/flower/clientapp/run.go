@@ -31,6 +31,9 @@ type Message struct {
 	Content    object.RecordDict
 	NodeConfig map[string]any // of this node: bool, int64, float64 or string
 	RunConfig  map[string]any // of the run, the same types
+	// State is what the handler left here when it answered the run's message before; it may
+	// change it. Only a program that ends after its answer ([Config.Once]) hands it over.
+	State *flwr.RecordDict
 }
 
 // Handler answers one message. An error becomes an error reply: the node lets
@@ -80,13 +83,18 @@ func (s *session) run(ctx context.Context, once bool, handle Handler) error {
 	if err != nil {
 		return err
 	}
-	s.context = in.GetContext()
+	if s.context = in.GetContext(); s.context == nil {
+		s.context = &flwr.Context{}
+	}
+	if s.context.State == nil {
+		s.context.State = &flwr.RecordDict{}
+	}
 	for {
 		m, envelope, id, err := s.pull(ctx)
 		if err != nil {
 			return err
 		}
-		m.NodeConfig, m.RunConfig = values(s.context.GetNodeConfig()), values(s.context.GetRunConfig())
+		m.State, m.NodeConfig, m.RunConfig = s.context.GetState(), values(s.context.GetNodeConfig()), values(s.context.GetRunConfig())
 		reply := &object.Message{Metadata: object.Metadata{
 			RunID: envelope.RunID, SrcNode: envelope.DstNode, DstNode: envelope.SrcNode, ReplyTo: id.String(),
 			Group: envelope.Group, Type: envelope.Type, CreatedAt: float64(time.Now().UnixMicro()) / 1e6,
