@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	flwr "github.com/concordat/concordat/api/flwr/proto"
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/ci"
 	"github.com/concordat/concordat/internal/flower/clientapp"
@@ -20,8 +21,9 @@ import (
 func TestMain(m *testing.M) { ci.Main(m, app, own) }
 
 // app adds one to every value and says that it saw ten examples. The run's config may
-// have it add or say another number on a node ("add member-a", "examples member-a") or fail
-// with a text there ("raise member-a").
+// have it add or say another number on a node ("add member-a", "examples member-a"), fail
+// with a text there ("raise member-a"), or add how often it has answered in the run
+// ("count").
 func app(_ context.Context, in clientapp.Message) (object.RecordDict, error) {
 	if text, ok := in.RunConfig[fmt.Sprint("raise ", in.NodeConfig["node"])].(string); ok {
 		return nil, errors.New(text)
@@ -52,6 +54,10 @@ func app(_ context.Context, in clientapp.Message) (object.RecordDict, error) {
 	add := 1.0
 	if x, ok := in.RunConfig[fmt.Sprint("add ", in.NodeConfig["node"])].(float64); ok {
 		add = x
+	}
+	if in.RunConfig["count"] == true {
+		in.State.Items = append(in.State.Items, &flwr.RecordDict_Item{Key: stateKey, Value: &flwr.RecordDict_Item_MetricRecord{MetricRecord: &flwr.MetricRecord{}}})
+		add = float64(len(in.State.Items))
 	}
 	var out object.ArrayRecord
 	for _, a := range arrays {

@@ -22,6 +22,7 @@ import (
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/durable"
 	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/node/atrest"
 	"github.com/concordat/concordat/node/journal"
 	"github.com/concordat/concordat/verifier/receipt"
 	"google.golang.org/grpc/codes"
@@ -144,7 +145,12 @@ func plaintextIDs(t *testing.T, f *ci.Federation, l *hostile.Link, run ci.Digest
 		}
 	}
 	for _, n := range f.Nodes {
-		j, err := journal.Open(durable.OS{}, filepath.Join(n.Dir, f.Policy.FederationID().String()))
+		dir := filepath.Join(n.Dir, f.Policy.FederationID().String())
+		key, err := atrest.Open(durable.OS{}, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		j, err := journal.Open(durable.OS{}, dir, key)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,25 +10,25 @@ import (
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/sandbox"
+	"github.com/concordat/concordat/node/state"
 )
 
 // apps starts the owner's programs, each run's in processes of their own, and hands
-// them instructions. It is safe for concurrent use; do serves one instruction of a
-// run at a time.
+// them instructions. It is safe for concurrent use.
 type apps struct {
 	installedApps []App
 	bundles       *bundles
 	isolation     sandbox.Isolation
 	dir           string
 	log           *slog.Logger
+	states        *state.Store
 
 	mu      sync.Mutex                      // owns all below
 	objects map[Digest]map[object.ID][]byte // per run: objects of the last step
-	state   map[Digest][]byte               // per run: the app's state
 	standby map[Digest]*standby             // per run: the process for its next instruction
 }
 
-func newApps(cfg Config, dir string) (*apps, error) {
+func newApps(cfg Config, dir string, states *state.Store) (*apps, error) {
 	iso := sandbox.Sandbox
 	if cfg.Isolation == string(sandbox.None) {
 		iso = sandbox.None
@@ -37,8 +37,8 @@ func newApps(cfg Config, dir string) (*apps, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &apps{installedApps: cfg.Apps, bundles: b, isolation: iso, dir: filepath.Join(dir, "apps"), log: cfg.Log,
-		objects: map[Digest]map[object.ID][]byte{}, state: map[Digest][]byte{}, standby: map[Digest]*standby{}}, nil
+	return &apps{installedApps: cfg.Apps, bundles: b, isolation: iso, dir: filepath.Join(dir, "apps"), log: cfg.Log, states: states,
+		objects: map[Digest]map[object.ID][]byte{}, standby: map[Digest]*standby{}}, nil
 }
 
 func (a *apps) find(digest Digest) *App {
@@ -71,40 +71,41 @@ func (a *apps) cache(run Digest, objects map[object.ID][]byte) {
 	a.objects[run] = objects
 }
 
-// finish forgets a run.
+// finish forgets a run. What still works on it when it ends may write once more: call it
+// again then.
 func (a *apps) finish(run Digest) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	delete(a.objects, run)
-	delete(a.state, run)
 	if s := a.standby[run]; s != nil {
 		close(s.unwanted)
 		delete(a.standby, run)
 	}
+	a.mu.Unlock()
+	if err := a.states.Remove(run); err != nil { // the next start tries again
+		a.log.Warn("state of an app is left", "run", run.Short(), "reason", err.Error())
+	}
 }
 
-// do has a process of the run's app carry out one instruction, waits for its reply, and
-// for its end.
-func (a *apps) do(ctx context.Context, r *run, in flower.Instruction) (*flower.Reply, error) {
+// do has a process of the run's app, in the state that the answer to the step before has
+// left, carry out one instruction, waits for its reply, and for its end. It returns the
+// reply and the state that the process leaves.
+func (a *apps) do(ctx context.Context, r *run, before state.Step, in flower.Instruction) (*flower.Reply, []byte, error) {
 	if !a.installed(r.body.App) { // not any more: a process may wait from before
-		return nil, fmt.Errorf("app %s is not installed on this node", r.body.App.Short())
+		return nil, nil, fmt.Errorf("app %s is not installed on this node", r.body.App.Short())
 	}
-	p, err := a.claim(ctx, r)
+	p, err := a.claim(ctx, r, before)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer p.close()
 	if p.program.bundle && !r.custom() {
 		if in, err = flowerInstruction(in, p.program.settings); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	reply, err := p.do(ctx, in)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	a.mu.Lock()
-	a.state[r.digest] = p.app.State()
-	a.mu.Unlock()
-	return reply, nil
+	return reply, p.app.State(), nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/node/state"
 )
 
 // offered is a run that waits for the owner's word (approve: each_run).
@@ -54,7 +55,7 @@ func (n *Node) acceptRun(r *run, m *session.RunOffer) error {
 	n.runs[r.digest] = r
 	n.tell(Event{Kind: "started", Run: r.digest, Request: r.request, Inputs: uint64(len(r.cohort))})
 	n.log.InfoContext(n.ctx, "run accepted", "run", r.digest.Short(), "app", r.body.App.Short(), "rounds", r.body.Rounds, "nodes", len(r.cohort))
-	n.apps.prepare(n.loop, r)
+	n.apps.prepare(n.loop, r, state.Step{})
 	return n.send(&session.RunAccept{Run: r.digest, Uplink: r.uplink[:]})
 }
 

@@ -53,7 +53,7 @@ func TestBundleApproval(t *testing.T) {
 	digest := cose.Sum(raw)
 	open := func() *apps {
 		t.Helper()
-		a, err := newApps(cfg, dir)
+		a, err := newApps(cfg, dir, newStates(t, t.TempDir()))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -102,7 +102,7 @@ func TestBundleApproval(t *testing.T) {
 	if _, err := a.program(r); err == nil || !strings.Contains(err.Error(), "somebody changed it") {
 		t.Errorf("a changed bundle: %v", err)
 	}
-	if _, err := newApps(cfg, dir); err == nil {
+	if _, err := newApps(cfg, dir, newStates(t, t.TempDir())); err == nil {
 		t.Error("a node starts with a changed bundle")
 	}
 	if _, err := a.bundles.approve(raw); err != nil {

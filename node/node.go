@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -20,7 +21,9 @@ import (
 	"github.com/concordat/concordat/internal/loop"
 	"github.com/concordat/concordat/internal/relay"
 	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/node/atrest"
 	"github.com/concordat/concordat/node/journal"
+	"github.com/concordat/concordat/node/state"
 	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier/receipt"
 	"github.com/concordat/concordat/verifier/tlog"
@@ -178,7 +181,11 @@ func New(cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("node: %w", err)
 	}
 	fsys := durable.OS{}
-	if n.journal, err = journal.Open(fsys, n.dir); err != nil {
+	key, err := atrest.Open(fsys, n.dir)
+	if err != nil {
+		return nil, fmt.Errorf("node: %w", err)
+	}
+	if n.journal, err = journal.Open(fsys, n.dir, key); err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
 	if err := n.restore(fsys); err != nil {
@@ -187,7 +194,11 @@ func New(cfg Config) (*Node, error) {
 	n.peer = relay.New(relay.Config{Conn: cfg.Conn, Federation: n.fed, Self: relay.Node(n.id), Signer: cfg.Signer,
 		Credential: cfg.Credential, Witness: n.witnessName(), Witnessed: n.witnessedSize, Log: n.log})
 	n.chunks = transfer.NewClient(cfg.Conn)
-	if n.apps, err = newApps(cfg, n.dir); err != nil {
+	states := state.New(fsys, filepath.Join(n.dir, "runs"), n.id, key)
+	if err := states.Sweep(n.statesInUse()); err != nil {
+		return nil, errors.Join(fmt.Errorf("node: %w", err), n.close())
+	}
+	if n.apps, err = newApps(cfg, n.dir, states); err != nil {
 		return nil, errors.Join(fmt.Errorf("node: %w", err), n.close())
 	}
 	return n, nil
@@ -209,6 +220,16 @@ func (n *Node) restore(fsys durable.FS) error {
 		return err
 	}
 	return n.restoreRuns()
+}
+
+// statesInUse are the runs that go on, each with the number of the oldest step whose
+// answer's state it may still need.
+func (n *Node) statesInUse() map[Digest]uint64 {
+	live := map[Digest]uint64{}
+	for digest, r := range n.runs {
+		live[digest] = r.before(r.before(math.MaxUint64).Seq).Seq
+	}
+	return live
 }
 
 func (n *Node) close() error {

@@ -17,6 +17,7 @@ import (
 	"github.com/concordat/concordat/internal/flower/httpapp"
 	"github.com/concordat/concordat/internal/flower/process"
 	"github.com/concordat/concordat/internal/loop"
+	"github.com/concordat/concordat/node/state"
 )
 
 // worker is one start of an app: it takes one instruction, answers it, and ends.
@@ -28,8 +29,9 @@ type worker struct {
 }
 
 // start starts the run's app, which is compared with the digest that the policy lists at
-// every start. The caller closes the process, which ends with ctx at the latest.
-func (a *apps) start(ctx context.Context, r *run) (w *worker, err error) {
+// every start, in the state that the answer to a step has left. The caller closes the
+// process, which ends with ctx at the latest.
+func (a *apps) start(ctx context.Context, r *run, before state.Step) (w *worker, err error) {
 	var undo []func()
 	closeAll := func() {
 		for i := len(undo) - 1; i >= 0; i-- {
@@ -45,9 +47,9 @@ func (a *apps) start(ctx context.Context, r *run) (w *worker, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a.mu.Lock()
-	x.config.State = a.state[r.digest]
-	a.mu.Unlock()
+	if x.config.State, err = a.states.Read(r.digest, before); err != nil {
+		return nil, err
+	}
 	fl, err := flower.NewApp(x.config)
 	if err != nil {
 		return nil, err
@@ -70,8 +72,8 @@ func (a *apps) start(ctx context.Context, r *run) (w *worker, err error) {
 	return &worker{program: x, app: fl, box: box, close: closeAll}, nil
 }
 
-// do has the process carry out one instruction. When it returns, the process has handed
-// over its state, or had time to.
+// do has the process carry out one instruction. When it returns a reply, the process has
+// handed over its state, or shown that it has none.
 func (p *worker) do(ctx context.Context, in flower.Instruction) (*flower.Reply, error) {
 	type answer struct {
 		reply *flower.Reply
@@ -104,13 +106,15 @@ func (p *worker) do(ctx context.Context, in flower.Instruction) (*flower.Reply, 
 	case <-p.box.Done():
 	case <-grace.C:
 	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	return got.reply, nil
+	return got.reply, p.app.Left()
 }
 
 // standby is a process that was started before there is anything for it to do, so that
 // the time it takes to start, seconds for Python with a framework, is off a round's path.
 type standby struct {
+	before   state.Step    // whose state it starts in
 	made     chan struct{} // closed when the two below are set
 	worker   *worker
 	err      error
@@ -119,10 +123,10 @@ type standby struct {
 }
 
 // prepare starts a process for the run's next instruction, in a job of l, which also ends
-// it where nobody claims it. The state that the process gets is the newest: no other
-// process of the run is at work.
-func (a *apps) prepare(l *loop.Loop, r *run) {
-	s := &standby{made: make(chan struct{}), unwanted: make(chan struct{})}
+// it where nobody claims it. The instruction is taken to follow the answer to the step
+// before.
+func (a *apps) prepare(l *loop.Loop, r *run, before state.Step) {
+	s := &standby{before: before, made: make(chan struct{}), unwanted: make(chan struct{})}
 	a.mu.Lock()
 	waiting := a.standby[r.digest] != nil
 	if !waiting {
@@ -133,7 +137,7 @@ func (a *apps) prepare(l *loop.Loop, r *run) {
 		return
 	}
 	l.Job(func(ctx context.Context) func() {
-		s.worker, s.err = a.start(ctx, r)
+		s.worker, s.err = a.start(ctx, r, before)
 		close(s.made)
 		if s.err != nil {
 			return nil // whoever has an instruction starts one, and says what is wrong
@@ -150,13 +154,16 @@ func (a *apps) prepare(l *loop.Loop, r *run) {
 	})
 }
 
-// claim returns the process that waits for an instruction of the run, or starts one.
-func (a *apps) claim(ctx context.Context, r *run) (*worker, error) {
+// claim returns the process that waits for an instruction of the run in that state, or
+// starts one.
+func (a *apps) claim(ctx context.Context, r *run, before state.Step) (*worker, error) {
 	a.mu.Lock()
 	s := a.standby[r.digest]
 	delete(a.standby, r.digest)
 	a.mu.Unlock()
-	if s != nil {
+	if s != nil && s.before != before {
+		close(s.unwanted) // a successor of the enclave repeats the step that it follows
+	} else if s != nil {
 		select {
 		case <-s.made:
 		case <-ctx.Done():
@@ -171,7 +178,7 @@ func (a *apps) claim(ctx context.Context, r *run) (*worker, error) {
 			}
 		}
 	}
-	return a.start(ctx, r)
+	return a.start(ctx, r, before)
 }
 
 // appGrace is how long an app has, after its answer, to hand over its state.

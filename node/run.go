@@ -11,6 +11,7 @@ import (
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/session"
 	"github.com/concordat/concordat/node/journal"
+	"github.com/concordat/concordat/node/state"
 	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier"
 	"github.com/concordat/concordat/verifier/receipt"
@@ -84,6 +85,21 @@ func (n *Node) restoreRun(digest Digest, j *journal.Run) (*run, error) {
 		r.sent[s.Body.(*receipt.Contribution).Step] = s
 	}
 	return r, nil
+}
+
+// before is the newest step before number seq that this node has contributed to: the app's
+// state for number seq is what its answer left. A step that a successor of the enclave
+// repeats counts in its last form.
+func (r *run) before(seq uint64) state.Step {
+	var newest *receipt.Statement
+	var at state.Step
+	for _, s := range r.sent {
+		c := s.Body.(*receipt.Contribution)
+		if c.Seq < seq && (newest == nil || s.Seq > newest.Seq) {
+			newest, at = s, state.Step{Seq: c.Seq, Digest: c.Step}
+		}
+	}
+	return at
 }
 
 // newRun checks a run statement, and what came with it, against the policy.

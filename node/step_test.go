@@ -9,7 +9,9 @@ import (
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/durable"
+	"github.com/concordat/concordat/node/atrest"
 	"github.com/concordat/concordat/node/journal"
+	"github.com/concordat/concordat/node/state"
 	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier/receipt"
 )
@@ -20,7 +22,11 @@ func TestLedger(t *testing.T) {
 	dir := t.TempDir()
 	open := func(min uint64) *Node {
 		t.Helper()
-		j, err := journal.Open(durable.OS{}, dir)
+		key, err := atrest.Open(durable.OS{}, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		j, err := journal.Open(durable.OS{}, dir, key)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -65,6 +71,36 @@ func TestLedger(t *testing.T) {
 	defer n.journal.Close()
 	if err := n.mayServe(with(1, "a", "b", "c", "d"), object.ID{1}); err == nil {
 		t.Error("forgotten after a restart")
+	}
+}
+
+// TestBefore: a step starts from the state after the newest step before it that this node
+// contributed to, also where an enclave's successor has repeated that one, or repeats
+// this one.
+func TestBefore(t *testing.T) {
+	r := &run{sent: map[Digest]*receipt.Statement{}}
+	contributed := func(own, seq uint64, step byte) {
+		r.sent[Digest{step}] = &receipt.Statement{Seq: own, Body: &receipt.Contribution{Seq: seq, Step: Digest{step}}}
+	}
+	is := func(seq uint64, want state.Step) {
+		t.Helper()
+		if got := r.before(seq); got != want {
+			t.Errorf("before step %d comes %d (%s), want %d (%s)", seq, got.Seq, got.Digest.Short(), want.Seq, want.Digest.Short())
+		}
+	}
+	is(1, state.Step{})
+	contributed(2, 1, 11)
+	is(1, state.Step{})
+	is(2, state.Step{Seq: 1, Digest: Digest{11}})
+	contributed(4, 2, 12)
+	is(2, state.Step{Seq: 1, Digest: Digest{11}})
+	contributed(6, 2, 13) // step 2 again
+	is(2, state.Step{Seq: 1, Digest: Digest{11}})
+	is(3, state.Step{Seq: 2, Digest: Digest{13}})
+	is(5, state.Step{Seq: 2, Digest: Digest{13}}) // it had no part in 3 and 4
+	n := &Node{runs: map[Digest]*run{{1}: r, {2}: {}}}
+	if got := n.statesInUse(); len(got) != 2 || got[Digest{1}] != 1 || got[Digest{2}] != 0 {
+		t.Errorf("in use: %v", got)
 	}
 }
 

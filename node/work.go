@@ -12,6 +12,7 @@ import (
 	"github.com/concordat/concordat/chunkstore/transfer"
 	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/node/state"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
@@ -24,9 +25,10 @@ func (n *Node) answer(r *run) {
 	}
 	working := make(chan struct{})
 	t.working = working
+	before := r.before(t.body.Seq)
 	n.loop.Job(func(ctx context.Context) func() {
 		defer close(working)
-		w := work{n: n, r: r, body: t.body, step: t.step.Digest()}
+		w := work{n: n, r: r, body: t.body, step: t.step.Digest(), before: before}
 		metrics, err := w.open(ctx, t.msg.Manifest, down)
 		if err == nil {
 			n.loop.Post(func() { n.stepSeen(r, t, metrics, w) })
@@ -66,6 +68,9 @@ func (n *Node) stepSeen(r *run, t *task, metrics map[string]float64, w work) {
 
 // answered signs the contribution and sends it.
 func (n *Node) answered(r *run, t *task, c *sealed, err error) {
+	if n.runs[r.digest] != r {
+		n.apps.finish(r.digest) // it ended meanwhile
+	}
 	if err != nil {
 		var f *flower.Failure
 		if errors.As(err, &f) {
@@ -106,9 +111,14 @@ func (n *Node) answered(r *run, t *task, c *sealed, err error) {
 		n.loop.Stop(err)
 		return
 	}
+	// From here on the state that the answer left is the one that the next step starts from.
+	// The one before stays: where the enclave is lost, its successor may repeat this step.
 	r.sent[t.step.Digest()] = s
+	if err := n.apps.states.Forget(r.digest, r.before(t.body.Seq).Seq); err != nil {
+		n.log.WarnContext(n.ctx, "state of an app is left", "run", r.digest.Short(), "reason", err.Error())
+	}
 	if !n.last(r, t.body) {
-		n.apps.prepare(n.loop, r)
+		n.apps.prepare(n.loop, r, r.before(t.body.Seq+1))
 	}
 	n.tell(Event{Kind: "contributed", Run: r.digest, Seq: t.body.Seq, Moved: c.moved, Saved: c.saved})
 	if err := n.send(msg); err != nil {
@@ -132,6 +142,7 @@ type work struct {
 	r            *run
 	body         *receipt.Step
 	step         Digest
+	before       state.Step // whose answer left the app's state
 	content      object.ID
 	objects      map[object.ID][]byte
 	asked        object.RecordDict // of content, in outline
@@ -351,7 +362,8 @@ func lookup(objects map[object.ID][]byte, id object.ID) ([]byte, error) {
 	return raw, nil
 }
 
-// work runs the app and seals its reply.
+// work runs the app, seals its reply, and keeps the state that it left: durable before the
+// contribution is signed, and counted once that is in the journal.
 func (w *work) work(ctx context.Context, uplink [32]byte) (*sealed, error) {
 	in := flower.Instruction{
 		Type: w.body.Opens, Round: w.body.Round, Content: w.content,
@@ -360,7 +372,7 @@ func (w *work) work(ctx context.Context, uplink [32]byte) (*sealed, error) {
 	if w.r.custom() {
 		in.Type, in.Group = w.terms.Type, w.terms.Group
 	}
-	reply, err := w.n.apps.do(ctx, w.r, in)
+	reply, left, err := w.n.apps.do(ctx, w.r, w.before, in)
 	if err != nil {
 		return nil, err
 	}
@@ -394,6 +406,9 @@ func (w *work) work(ctx context.Context, uplink [32]byte) (*sealed, error) {
 	}
 	if err = errors.Join(err, up.Close()); err != nil {
 		return nil, fmt.Errorf("contribution to step %d: %w", w.body.Seq, err)
+	}
+	if err := w.n.apps.states.Write(w.r.digest, state.Step{Seq: w.body.Seq, Digest: w.step}, left); err != nil {
+		return nil, err
 	}
 	return &sealed{parcel: s, moved: up.Sent(), saved: up.Saved()}, nil
 }

@@ -30,7 +30,7 @@ var layers = [][]string{
 	{"internal/flower/clientapp", "internal/flower/control", "internal/flower/grpcapp", "internal/flower/httpapp", "internal/flower/serverapp", "internal/flower/superlink",
 		"internal/session", "internal/relay", "internal/loop", "internal/sandbox", "internal/daemon", "chunkstore/transfer", "chunkstore/pack", "chunkstore/storetest",
 		"verifier/crosscheck", "attestation/collect", "attestation/sim", "internal/durable/faultfs"},
-	{"internal/flower/process"},
+	{"internal/flower/process", "node/atrest"},
 	{"enclave", "node", "link"},
 	{"policy/source"},
 	{"ci", "cmd", "examples", "internal/archtest", "internal/webpage"},

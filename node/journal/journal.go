@@ -4,17 +4,14 @@
 // that it covers leaves the node.
 //
 // Start with [Open], which replays the file into a [State]. The secrets of runs are
-// sealed under a key in a file of its own beside the journal (the at-rest key):
-// whoever deletes that key closes every run for ever.
+// sealed under the node's at-rest key (package atrest): whoever deletes that key closes
+// every run for ever.
 package journal
 
 import (
-	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -23,6 +20,7 @@ import (
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/durable"
 	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/node/atrest"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
@@ -83,42 +81,15 @@ type Journal struct {
 	state State
 }
 
-// Open replays the journal in dir, which it creates if need be.
-func Open(fsys durable.FS, dir string) (*Journal, error) {
-	key, err := atRestKey(fsys, filepath.Join(dir, "at-rest.key"))
-	if err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
-	j := &Journal{state: State{Runs: map[Digest]*Run{}, Collateral: map[string]uint64{}}}
-	if j.aead, err = cipher.NewGCMWithRandomNonce(block); err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
+// Open replays the journal in dir, which exists, and closes secrets under key. It is the
+// lock of the directory too: one process at a time has it open.
+func Open(fsys durable.FS, dir string, key *atrest.Key) (*Journal, error) {
+	j := &Journal{aead: key.AEAD(), state: State{Runs: map[Digest]*Run{}, Collateral: map[string]uint64{}}}
+	var err error
 	if j.log, err = durable.OpenLog(fsys, filepath.Join(dir, "journal"), j.replay); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	return j, nil
-}
-
-func atRestKey(fsys durable.FS, name string) ([]byte, error) {
-	key, err := durable.ReadFile(fsys, name, 32)
-	if err == nil {
-		if len(key) != 32 {
-			return nil, fmt.Errorf("%s is not 32 bytes", name)
-		}
-		return key, nil
-	}
-	if !isNotExist(err) {
-		return nil, err
-	}
-	key = make([]byte, 32)
-	if _, err := rand.Read(key); err != nil {
-		return nil, err
-	}
-	return key, durable.WriteFile(fsys, name, key, 0o600)
 }
 
 // Close closes the file.
@@ -373,8 +344,6 @@ func (j *Journal) Seen(issuer string, number uint64) error {
 
 // Serve adds a line to the ledger of tasks.
 func (j *Journal) Serve(s Served) error { return j.append("served", cose.Marshal(s)) }
-
-func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
 // Denied records a denial before it takes effect.
 func (j *Journal) Denied(d Denial) error { return j.append("denied", cose.Marshal(d)) }

@@ -12,6 +12,7 @@ import (
 	"github.com/concordat/concordat/internal/durable"
 	"github.com/concordat/concordat/internal/durable/faultfs"
 	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/node/atrest"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
@@ -71,12 +72,21 @@ func state(j *Journal) (s State) {
 	return s
 }
 
+// open opens the key, and the journal under it.
+func open(fsys durable.FS) (*Journal, error) {
+	key, err := atrest.Open(fsys, "/node")
+	if err != nil {
+		return nil, err
+	}
+	return Open(fsys, "/node", key)
+}
+
 func TestReplay(t *testing.T) {
 	fsys := faultfs.New()
 	if err := durable.MkdirAll(fsys, "/node", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	j, err := Open(fsys, "/node")
+	j, err := open(fsys)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +97,7 @@ func TestReplay(t *testing.T) {
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if j, err = Open(fsys, "/node"); err != nil {
+	if j, err = open(fsys); err != nil {
 		t.Fatal(err)
 	}
 	if after := state(j); !reflect.DeepEqual(before, after) {
@@ -119,7 +129,7 @@ func TestCrash(t *testing.T) {
 		}
 		fsys.CrashAt(n)
 		written := 0
-		j, err := Open(fsys, "/node")
+		j, err := open(fsys)
 		if err == nil {
 			written, err = write(t, j)
 		}
@@ -127,7 +137,7 @@ func TestCrash(t *testing.T) {
 			return // every operation was reached
 		}
 		fsys = fsys.Recover(faultfs.Synced)
-		j, err = Open(fsys, "/node")
+		j, err = open(fsys)
 		if err != nil {
 			t.Fatalf("crash at operation %d: %v", n, err)
 		}
@@ -161,7 +171,7 @@ func TestForeignKey(t *testing.T) {
 	if err := durable.MkdirAll(fsys, "/node", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	j, err := Open(fsys, "/node")
+	j, err := open(fsys)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +182,7 @@ func TestForeignKey(t *testing.T) {
 	if err := durable.WriteFile(fsys, "/node/at-rest.key", make([]byte, 32), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(fsys, "/node"); err == nil {
+	if _, err := open(fsys); err == nil {
 		t.Error("journal opens under another at-rest key")
 	}
 	if err := fsys.Remove("/node/at-rest.key"); err != nil && !errors.Is(err, fs.ErrNotExist) {
