@@ -30,9 +30,9 @@ type field struct {
 	typ      string // as written
 }
 
-// private are types that no other party ever sees, as a node's own journal, and the
+// private are types that no other party ever sees, as of a node's own files, and the
 // frames around COSE that its RFC describes.
-var private = []string{"node/journal.", "verifier/receipt.Acked", "internal/cose.sign1", "internal/cose.ownProofs", "internal/cose.foreign", "link/endorse.cached", "ci/hostile."}
+var private = []string{"node/journal.", "node.mark", "internal/flower/control.", "verifier/receipt.Acked", "internal/cose.sign1", "internal/cose.ownProofs", "internal/cose.foreign", "link/endorse.cached", "ci/hostile."}
 
 // TestCDDL compares the rules of docs/protocol.md with the types of the code: every
 // type with CBOR tags has a rule, every rule that names a type has its fields, in

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/concordat/concordat/chunkstore/object"
+	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/internal/durable"
 	"github.com/concordat/concordat/internal/flower"
 	flowercontrol "github.com/concordat/concordat/internal/flower/control"
 	"github.com/concordat/concordat/internal/flower/fab"
@@ -22,7 +25,12 @@ import (
 // serveFlower serves the flwr command of the member's users.
 func (n *Node) serveFlower(ctx context.Context) error {
 	f := &flowerRunner{n: n, since: n.cfg.Now()}
-	if err := flowercontrol.New(flowercontrol.Config{Runner: f, Now: n.cfg.Now}).Serve(ctx, n.cfg.FlowerControl); err != nil {
+	s, err := flowercontrol.New(flowercontrol.Config{Runner: f, Now: n.cfg.Now, Log: n.log,
+		Store: &flowercontrol.Store{FS: durable.OS{}, Dir: filepath.Join(n.dir, "flwr"), Sealer: n.key}})
+	if err == nil {
+		err = s.Serve(ctx, n.cfg.FlowerControl)
+	}
+	if err != nil {
 		return fmt.Errorf("flower control: %w", err)
 	}
 	return nil
@@ -108,9 +116,51 @@ func (f *flowerRunner) Run(ctx context.Context, j *flowercontrol.Job) error {
 	if err != nil {
 		return err
 	}
+	j.Began(cose.Marshal(mark{Request: request, Rounds: rounds}))
 	j.Print(fmt.Sprintf("[concordat] run request %s signed; waiting for every member's node", request.Short()))
-	stop := j.Stop
 	t := teller{print: j.Print, running: j.Running, stop: j.Stop, rounds: rounds, request: request}
+	return f.tell(ctx, j, &t, sent, wake)
+}
+
+// mark is what a job is known by after a restart. It is kept on disk, with the run.
+type mark struct {
+	_       struct{} `cbor:",toarray"`
+	Request Digest
+	Rounds  uint64
+}
+
+// errUnknownRun: the node stopped before an enclave had begun the run, or has lost its
+// journal.
+var errUnknownRun = errors.New("the node restarted, and knows of no run for this request: \"concordat run list\" knows more")
+
+// Follow tells of a run that was begun before a restart: to its end, or how it ended
+// meanwhile.
+func (f *flowerRunner) Follow(ctx context.Context, j *flowercontrol.Job, kept []byte) error {
+	n := f.n
+	var m mark
+	if err := cose.Unmarshal(kept, &m); err != nil {
+		return fmt.Errorf("%w: %w", errUnknownRun, err)
+	}
+	wake, forget := n.watch()
+	defer forget()
+	t := teller{print: j.Print, running: j.Running, stop: j.Stop, rounds: m.Rounds, request: m.Request}
+	var over Event
+	if err := n.onLoop(func() (err error) {
+		t.run, over, err = n.requested(m.Request)
+		return err
+	}); err != nil {
+		return err
+	}
+	t.running()
+	if over.Kind != "" {
+		return t.end(over)
+	}
+	return f.tell(ctx, j, &t, 0, wake)
+}
+
+// tell takes events from number sent on, until the run is over.
+func (f *flowerRunner) tell(ctx context.Context, j *flowercontrol.Job, t *teller, sent int, wake <-chan struct{}) error {
+	n, stop := f.n, j.Stop
 	for {
 		for _, e := range n.eventsFrom(sent) {
 			sent++
@@ -123,7 +173,7 @@ func (f *flowerRunner) Run(ctx context.Context, j *flowercontrol.Job) error {
 		case <-stop:
 			stop = nil
 			j.Print("[concordat] stop asked for")
-			if err := n.StopRun(request); err != nil {
+			if err := n.StopRun(t.request); err != nil {
 				return err
 			}
 		case <-ctx.Done():
@@ -223,8 +273,11 @@ func (t *teller) step(e Event) {
 	if e.Inputs == 0 {
 		return // the first: it hands out the initial arrays
 	}
-	if closed == receipt.OpensEvaluate && e.Opens == receipt.OpensTrain || closed == receipt.OpensTrain && e.Opens == receipt.OpensTrain {
+	if e.Opens == receipt.OpensTrain && (closed == receipt.OpensEvaluate || closed == receipt.OpensTrain || closed == "") {
 		round-- // it opens the next
+	}
+	if closed == "" {
+		closed = "a step" // which came before a restart
 	}
 	var metrics []string
 	for _, k := range slices.Sorted(maps.Keys(e.Metrics)) {

@@ -5,7 +5,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/concordat/concordat/attestation"
+	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/internal/durable"
 	flowercontrol "github.com/concordat/concordat/internal/flower/control"
+	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/node/atrest"
+	"github.com/concordat/concordat/node/journal"
 	"github.com/concordat/concordat/verifier/receipt"
 )
 
@@ -34,6 +40,8 @@ func TestTeller(t *testing.T) {
 	}{
 		"completed": {append(trained, Event{Kind: "ended", Run: runID, Outcome: receipt.Completed}), nil,
 			"[ROUND 1/2] train: 3 contributions  a 2  b 0.5\n[ROUND 1/2] evaluate: 2 contributions (1 excluded)\n[ROUND 2/2] train: 3 contributions\n[concordat] at the node: concordat run model 02000000", ""},
+		"after a restart": {[]Event{begun[0], {Kind: "step", Run: runID, Request: request, Seq: 4, Round: 2, Opens: receipt.OpensTrain, Inputs: 3}, {Kind: "ended", Run: runID, Outcome: receipt.Completed}}, nil,
+			"[ROUND 1/2] a step: 3 contributions\n", ""},
 		"stopped":        {append(begun, Event{Kind: "ended", Run: runID, Outcome: receipt.Stopped, Reason: "stopped"}), closed, "started with 3 nodes", "stopped by its user"},
 		"refused":        {[]Event{{Kind: "refused", Request: request, Reason: "the enclave refused it: policy"}}, nil, "", "refused it: policy"},
 		"taken back":     {[]Event{{Kind: "refused", Request: request, Reason: "taken back by its user"}}, closed, "", "stopped by its user"},
@@ -61,6 +69,77 @@ func TestTeller(t *testing.T) {
 		if want := len(c.events) >= len(begun); want != (running == 1) {
 			t.Errorf("%s: told %d times that it runs", what, running)
 		}
+	}
+}
+
+// TestRequestedBefore: after a restart the journal says how a run ended that the flwr
+// command asked for; of what it does not know, nothing is made up.
+func TestRequestedBefore(t *testing.T) {
+	t.Parallel()
+	key, err := atrest.Open(durable.OS{}, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := journal.Open(durable.OS{}, t.TempDir(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	k, err := cose.GenerateSigner(cose.ES256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fed, instance := Digest{1}, attestation.ID{2}
+	chain := receipt.NewChain(Digest{})
+	sign := func(kind receipt.Kind, run Digest, body any) []byte {
+		t.Helper()
+		s := &receipt.Statement{Kind: kind, Federation: fed, Run: run, Policy: Digest{3}, Issuer: receipt.EnclaveIssuer(instance), Body: body}
+		s.Seq, s.Prev = chain.Next()
+		raw, err := receipt.Sign(s, k)
+		if err == nil {
+			err = chain.Extend(s)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	n := &Node{journal: j}
+	claims := attestation.Claims{Federation: fed, Policy: Digest{3}, PolicyVersion: 1, Instance: instance, Role: attestation.RoleAggregator, Epoch: 1,
+		SignPub: k.Public(), KEMPub: make([]byte, attestation.KEMKeySize), Image: Digest{4}, Config: Digest{5}, NonceRoot: Digest{6}, NonceCount: 1, Simulated: true, IssuedAt: 1}
+	u, err := receipt.Parse(sign(receipt.KindEvidence, Digest{}, &receipt.Evidence{Claims: claims.Encode(), Envelope: Digest{9}}))
+	if err == nil {
+		_, err = n.history.epochs.Evidence(u, fed, true)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, outcome := range []string{receipt.Completed, receipt.Failed} {
+		offer := &session.RunOffer{Statement: []byte("run " + outcome), Request: []byte("request " + outcome)}
+		if err := j.Accepted(offer, [32]byte{}); err != nil {
+			t.Fatal(err)
+		}
+		request, runID := cose.Sum(offer.Request), cose.Sum(offer.Statement)
+		if _, _, err := n.requested(request); !errors.Is(err, errUnknownRun) {
+			t.Errorf("a run that did not end, and does not go on: %v", err)
+		}
+		end := &receipt.End{Seq: 3, Step: Digest{7}, Outcome: outcome}
+		if outcome != receipt.Completed {
+			end.Code = "late"
+		}
+		if err := j.Ended(runID, sign(receipt.KindEnd, runID, end)); err != nil {
+			t.Fatal(err)
+		}
+		found, over, err := n.requested(request)
+		if err != nil || found != runID || over.Kind != "ended" || over.Outcome != outcome || over.Reason != end.Code {
+			t.Errorf("%s: run %s, %+v, %v", outcome, found.Short(), over, err)
+		}
+	}
+	if _, _, err := n.requested(Digest{42}); !errors.Is(err, errUnknownRun) {
+		t.Errorf("a request that nobody took: %v", err)
+	}
+	if len(n.requests) != 0 {
+		t.Error("a run that is over may be stopped")
 	}
 }
 

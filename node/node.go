@@ -118,6 +118,7 @@ type Node struct {
 	loop   *loop.Loop
 	ctx    context.Context // of the loop
 	dir    string
+	key    *atrest.Key
 
 	// Owned by the loop.
 	journal *journal.Journal
@@ -181,11 +182,10 @@ func New(cfg Config) (*Node, error) {
 		return nil, fmt.Errorf("node: %w", err)
 	}
 	fsys := durable.OS{}
-	key, err := atrest.Open(fsys, n.dir)
-	if err != nil {
+	if n.key, err = atrest.Open(fsys, n.dir); err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
-	if n.journal, err = journal.Open(fsys, n.dir, key); err != nil {
+	if n.journal, err = journal.Open(fsys, n.dir, n.key); err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
 	if err := n.restore(fsys); err != nil {
@@ -194,7 +194,7 @@ func New(cfg Config) (*Node, error) {
 	n.peer = relay.New(relay.Config{Conn: cfg.Conn, Federation: n.fed, Self: relay.Node(n.id), Signer: cfg.Signer,
 		Credential: cfg.Credential, Witness: n.witnessName(), Witnessed: n.witnessedSize, Log: n.log})
 	n.chunks = transfer.NewClient(cfg.Conn)
-	states := state.New(fsys, filepath.Join(n.dir, "runs"), n.id, key)
+	states := state.New(fsys, filepath.Join(n.dir, "runs"), n.id, n.key)
 	if err := states.Sweep(n.statesInUse()); err != nil {
 		return nil, errors.Join(fmt.Errorf("node: %w", err), n.close())
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/loop"
 	"github.com/concordat/concordat/internal/session"
+	"github.com/concordat/concordat/node/journal"
 	"github.com/concordat/concordat/policy"
 	"github.com/concordat/concordat/verifier/receipt"
 )
@@ -286,6 +287,48 @@ func (n *Node) ownRequest(digest Digest) *request {
 		}
 	}
 	return nil
+}
+
+// requested finds the run of a request that this node signed before it was restarted. Of
+// one that has ended it returns the end too; one that goes on may be stopped again.
+func (n *Node) requested(digest Digest) (run Digest, over Event, err error) {
+	for _, r := range n.runs {
+		if r.request != digest {
+			continue
+		}
+		if n.ownRequest(digest) == nil { // an enclave has it, and has answered
+			n.requests = append(n.requests, &request{digest: digest, notAfter: n.cfg.Now().Add(requestLife), sentTo: r.chain.Enclave().Instance, answered: true})
+		}
+		return r.digest, Event{}, nil
+	}
+	var end []byte
+	n.journal.View(func(s *journal.State) {
+		for d, j := range s.Runs {
+			if len(j.Ended) > 0 && cose.Sum(j.Offer.Request) == digest {
+				run, end = d, j.Ended
+			}
+		}
+	})
+	if end == nil {
+		return run, Event{}, errUnknownRun
+	}
+	u, err := receipt.Parse(end)
+	if err != nil {
+		return run, Event{}, err
+	}
+	key, _, ok := n.history.epochs.KeyOf(u.Issuer())
+	if !ok {
+		return run, Event{}, errors.New("its end is signed by an enclave that the log does not know")
+	}
+	s, err := u.Verify(key)
+	if err != nil {
+		return run, Event{}, err
+	}
+	body, ok := s.Body.(*receipt.End)
+	if !ok {
+		return run, Event{}, fmt.Errorf("%s does not end a run", s.Kind)
+	}
+	return run, Event{Kind: "ended", Run: run, Request: digest, Seq: body.Seq, Outcome: body.Outcome, Reason: body.Code}, nil
 }
 
 // refusedBy tells what the enclave refused.

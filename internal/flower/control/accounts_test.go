@@ -57,7 +57,7 @@ func newHouse(t *testing.T) *house {
 	h.address = l.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	h.server = New(Config{Runner: h.script, Now: time.Now})
+	h.server = newServer(t, Config{Runner: h.script, Now: time.Now})
 	go func() { served <- h.server.Serve(ctx, l) }()
 	if h.conn, err = grpc.NewClient(h.address, grpc.WithTransportCredentials(credentials.NewTLS(h.tls))); err != nil {
 		t.Fatal(err)
@@ -361,7 +361,7 @@ func TestLoginCalls(t *testing.T) {
 // TestForget: an account with many runs pushes out its own.
 func TestForget(t *testing.T) {
 	t.Parallel()
-	s := New(Config{Now: time.Now})
+	s := newServer(t, Config{Now: time.Now})
 	at := time.Unix(1, 0)
 	add := func(a auth.Account, id uint64) {
 		at = at.Add(time.Second)

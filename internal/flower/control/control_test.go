@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -49,30 +50,55 @@ func (s *script) Run(ctx context.Context, j *Job) error {
 	}
 }
 
+func (s *script) Follow(ctx context.Context, j *Job, mark []byte) error {
+	if string(mark) != "mark" {
+		return fmt.Errorf("mark %q", mark)
+	}
+	return s.Run(ctx, j)
+}
+
+// newServer is New for what cannot fail.
+func newServer(t *testing.T, c Config) *Server {
+	t.Helper()
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // serve returns a client of a server on loopback.
 func serve(t *testing.T) (*script, flwr.ControlClient, *grpc.ClientConn) {
+	t.Helper()
+	s := &script{jobs: make(chan *Job, 100), end: make(chan error)}
+	c, conn, _ := serveOn(t, newServer(t, Config{Runner: s, Now: time.Now}))
+	return s, c, conn
+}
+
+// serveOn returns a client of a server that it serves on loopback until stop is called, or
+// the test ends.
+func serveOn(t *testing.T, server *Server) (_ flwr.ControlClient, _ *grpc.ClientConn, stop func()) {
 	t.Helper()
 	l, err := Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &script{jobs: make(chan *Job, 100), end: make(chan error)}
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	server := New(Config{Runner: s, Now: time.Now})
 	go func() { served <- server.Serve(ctx, l) }()
 	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		conn.Close()
 		cancel()
 		if err := <-served; err != nil {
 			t.Errorf("serve: %v", err)
 		}
 	})
-	return s, flwr.NewControlClient(conn), conn
+	t.Cleanup(stop)
+	return flwr.NewControlClient(conn), conn, stop
 }
 
 // request asks for a run of a bundle that Flower built.
@@ -333,7 +359,7 @@ func TestShutdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &script{jobs: make(chan *Job, 1), end: make(chan error)}
-	server := New(Config{Runner: s, Now: time.Now})
+	server := newServer(t, Config{Runner: s, Now: time.Now})
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx, l) }()

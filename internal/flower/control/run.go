@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -28,6 +29,9 @@ type Runner interface {
 	// [ErrStopped] when it was stopped, and any other when it failed. When ctx ends, Run
 	// returns soon; the run itself may go on.
 	Run(ctx context.Context, j *Job) error
+	// Follow is Run for a job that was begun before a restart, with what [Job.Began] was
+	// told of it. The job has an account and Stop, and nothing else.
+	Follow(ctx context.Context, j *Job, mark []byte) error
 }
 
 // ErrStopped: the run was stopped as its user wished.
@@ -64,11 +68,23 @@ type Job struct {
 // Print adds a line, or several, to the run's log.
 func (j *Job) Print(text string) { j.server.print(j.run, text) }
 
-// Running says that the run has begun.
+// Running says that the run has begun; of several times, the first counts.
 func (j *Job) Running() {
 	j.server.mu.Lock()
 	defer j.server.mu.Unlock()
-	j.run.running = j.server.config.Now()
+	if j.run.running.IsZero() {
+		j.run.running = j.server.config.Now()
+		j.run.dirty = true
+	}
+}
+
+// Began says that the run goes on without this process from here on: after a restart mark
+// is handed to [Runner.Follow]. It returns when that is on disk.
+func (j *Job) Began(mark []byte) {
+	j.server.mu.Lock()
+	j.run.mark = mark
+	j.server.mu.Unlock()
+	j.server.save(j.run)
 }
 
 // Limits of what is kept.
@@ -77,16 +93,24 @@ const (
 	maxKept    = 256      // runs, the ended ones among them
 	maxLogSize = 4 << 20  // bytes of one run's log
 	maxLine    = 16 << 10 // bytes of one entry
+	perLine    = 16       // bytes that an entry counts beside its text
 )
+
+func sizeOf(text string) int { return len(text) + perLine }
+
+// saveEvery is how long what a run prints may be in memory alone.
+const saveEvery = time.Second
 
 // run is one run. The server's mutex guards it.
 type run struct {
-	id        uint64
-	account   auth.Account // whose it is; nobody else sees it
-	bundle    *fab.Bundle
-	overrides map[string]any
-	stop      chan struct{}
-	stopping  bool
+	id                         uint64
+	account                    auth.Account // whose it is; nobody else sees it
+	fabID, fabVersion, fabHash string
+	overrides                  map[string]any
+	stop                       chan struct{}
+	stopping                   bool
+	mark                       []byte // of [Job.Began]; nil before
+	dirty                      bool   // its file is older
 
 	pending, starting, running, finished time.Time
 	outcome, details                     string // once finished: "completed", "failed", "stopped"
@@ -106,11 +130,14 @@ type entry struct {
 type Config struct {
 	Runner Runner
 	Now    func() time.Time
+	Store  *Store       // nil: runs are kept in memory alone
+	Log    *slog.Logger // told what the store cannot do; nil without one
 }
 
 // Server keeps the runs. Make one with [New].
 type Server struct {
 	config Config
+	saving sync.Mutex // held by whoever writes or removes a file; taken before mu
 
 	mu   sync.Mutex // owns all below
 	runs map[uint64]*run
@@ -118,8 +145,89 @@ type Server struct {
 	jobs sync.WaitGroup
 }
 
-// New returns a server that [Server.Serve] is to be called on, once.
-func New(c Config) *Server { return &Server{config: c, runs: map[uint64]*run{}} }
+// New returns a server that [Server.Serve] is to be called on, once. It has the runs that
+// are in the store; a file there that does not open is named in the log, and is left.
+func New(c Config) (*Server, error) {
+	s := &Server{config: c, runs: map[uint64]*run{}}
+	if c.Store == nil {
+		return s, nil
+	}
+	runs, faults, err := c.Store.read()
+	if err != nil {
+		return nil, fmt.Errorf("runs: %w", err)
+	}
+	for _, err := range faults {
+		c.Log.Error("a run of the flwr command is not shown", "reason", err.Error())
+	}
+	for _, r := range runs {
+		s.runs[r.id] = r
+	}
+	return s, nil
+}
+
+// save makes a run's file what the run is.
+func (s *Server) save(r *run) {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	s.mu.Lock()
+	c, forgotten := r.record(), s.runs[r.id] != r
+	r.dirty = false
+	s.mu.Unlock()
+	if s.config.Store == nil || forgotten {
+		return
+	}
+	if err := s.config.Store.write(r.id, c); err != nil {
+		s.config.Log.Error("what a run of the flwr command printed is not on disk", "reason", err.Error())
+	}
+}
+
+// saveAll saves what has changed.
+func (s *Server) saveAll() {
+	s.mu.Lock()
+	var list []*run
+	for _, r := range s.runs {
+		if r.dirty {
+			list = append(list, r)
+		}
+	}
+	s.mu.Unlock()
+	for _, r := range list {
+		s.save(r)
+	}
+}
+
+// keepSaving saves until ctx ends.
+func (s *Server) keepSaving(ctx context.Context) {
+	tick := time.NewTicker(saveEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			s.saveAll()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// resume goes on with the runs that were begun before a restart. It is called once.
+func (s *Server) resume(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.runs {
+		if !r.finished.IsZero() {
+			continue
+		}
+		s.jobs.Go(func() {
+			s.print(r, "[concordat] this node restarted")
+			if r.mark == nil {
+				s.finish(ctx, r, errUnknown)
+				return
+			}
+			s.finish(ctx, r, s.config.Runner.Follow(ctx, &Job{Account: r.account, Stop: r.stop, server: s, run: r}, r.mark))
+		})
+	}
+}
 
 var (
 	errTooMany  = fmt.Errorf("%d runs are active, which is the limit: stop one, or wait", maxActive)
@@ -128,6 +236,8 @@ var (
 
 // start registers a run and begins it.
 func (s *Server) start(j *Job) (uint64, error) {
+	s.saving.Lock()
+	defer s.saving.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx == nil {
@@ -143,12 +253,18 @@ func (s *Server) start(j *Job) (uint64, error) {
 		return 0, errTooMany
 	}
 	s.forget()
-	r := &run{id: s.newID(), account: j.Account, bundle: j.Bundle, overrides: j.Overrides, stop: make(chan struct{}), pending: s.config.Now(), changed: make(chan struct{})}
+	r := &run{id: s.newID(), account: j.Account, fabID: j.Bundle.ID(), fabVersion: j.Bundle.Version, fabHash: j.Bundle.Hash(), overrides: j.Overrides,
+		stop: make(chan struct{}), pending: s.config.Now(), changed: make(chan struct{})}
 	r.starting = r.pending
+	if s.config.Store != nil {
+		if err := s.config.Store.write(r.id, r.record()); err != nil {
+			return 0, fmt.Errorf("the run is not begun: %w", err)
+		}
+	}
 	s.runs[r.id] = r
 	j.server, j.run, j.Stop = s, r, r.stop
 	ctx := s.ctx
-	s.jobs.Go(func() { s.finish(r, s.config.Runner.Run(ctx, j)) })
+	s.jobs.Go(func() { s.finish(ctx, r, s.config.Runner.Run(ctx, j)) })
 	return r.id, nil
 }
 
@@ -163,7 +279,7 @@ func (s *Server) newID() uint64 {
 	}
 }
 
-// forget drops a run that has finished, when there are too many: the oldest of the account
+// forget drops a run that has finished, and its file, when there are too many: the oldest of the account
 // that has the most of them, so that nobody pushes out another's.
 func (s *Server) forget() {
 	if len(s.runs) < maxKept {
@@ -183,9 +299,21 @@ func (s *Server) forget() {
 		}
 	}
 	delete(s.runs, oldest.id) // there is one: few are active
+	if s.config.Store == nil {
+		return
+	}
+	if err := s.config.Store.remove(oldest.id); err != nil {
+		s.config.Log.Error("a run of the flwr command that is forgotten is left on disk", "reason", err.Error())
+	}
 }
 
-func (s *Server) finish(r *run, err error) {
+// finish notes how a run ended. One that goes on without the node, which stops, has not:
+// it is followed again after the restart.
+func (s *Server) finish(ctx context.Context, r *run, err error) {
+	if err != nil && !errors.Is(err, ErrStopped) && ctx.Err() != nil && s.config.Store != nil && s.hasBegun(r) {
+		s.print(r, "[concordat] "+err.Error())
+		return
+	}
 	switch {
 	case err == nil:
 		s.print(r, "Run completed.")
@@ -196,7 +324,7 @@ func (s *Server) finish(r *run, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.finished = s.config.Now()
+	r.finished, r.dirty = s.config.Now(), true
 	switch {
 	case err == nil:
 		r.outcome = "completed"
@@ -206,6 +334,12 @@ func (s *Server) finish(r *run, err error) {
 		r.outcome, r.details = "failed", err.Error()
 	}
 	r.wake()
+}
+
+func (s *Server) hasBegun(r *run) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return r.mark != nil
 }
 
 // wake tells those who follow the log; the mutex is held.
@@ -224,7 +358,7 @@ func (s *Server) print(r *run, text string) {
 	if len(text) > maxLine {
 		text = strings.ToValidUTF8(text[:maxLine], "") + " …"
 	}
-	if r.logSize += len(text) + 1; r.logSize > maxLogSize {
+	if r.logSize += sizeOf(text); r.logSize > maxLogSize {
 		r.full, text = true, "The log of this run is full; the rest is not kept."
 	}
 	at := float64(s.config.Now().UnixMicro()) / 1e6
@@ -232,6 +366,7 @@ func (s *Server) print(r *run, text string) {
 		at = r.log[n-1].at + 1e-6
 	}
 	r.log = append(r.log, entry{at, text + "\n"})
+	r.dirty = true
 	r.wake()
 }
 

@@ -32,12 +32,15 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 	s.mu.Lock()
 	s.ctx = ctx
 	s.mu.Unlock()
+	s.resume(ctx)
+	s.jobs.Go(func() { s.keepSaving(ctx) })
 	err := protohttp.Serve(ctx, l.at, l.gate(handler(&server{s: s, login: l.login})), maxStreams, true)
 	cancel()
 	s.mu.Lock()
 	s.ctx = nil // whoever was about to start a job has, or will not
 	s.mu.Unlock()
 	s.jobs.Wait()
+	s.saveAll()
 	return err
 }
 
@@ -274,7 +277,7 @@ func (r *run) proto(federation string) *flwr.Run {
 		st.Status = "running"
 	}
 	return &flwr.Run{
-		RunId: r.id, FabId: r.bundle.ID(), FabVersion: r.bundle.Version, FabHash: r.bundle.Hash(), OverrideConfig: flwr.Scalars(r.overrides),
+		RunId: r.id, FabId: r.fabID, FabVersion: r.fabVersion, FabHash: r.fabHash, OverrideConfig: flwr.Scalars(r.overrides),
 		PendingAt: iso(r.pending), StartingAt: iso(r.starting), RunningAt: iso(r.running), FinishedAt: iso(r.finished),
 		Status: st, FlwrAid: accountID(r.account), Federation: federation, RunType: "serverapp",
 	}

@@ -7,11 +7,18 @@ import (
 )
 
 // Account is who somebody was verified to be. Only this package makes one, from a
-// provider's signed word; accounts are compared with ==. The zero Account is nobody's.
+// provider's signed word, and [Recall] makes it again; accounts are compared with ==. The zero Account is nobody's.
 type Account struct{ issuer, subject string }
 
 // Local is the one account of an address without a login: whoever uses this machine.
 func Local() Account { return Account{subject: "local"} }
+
+// Parts are what [Recall] makes the account of again.
+func (a Account) Parts() (issuer, subject string) { return a.issuer, a.subject }
+
+// Recall returns the account of which this package has given the parts: they were kept
+// where nobody else can have written.
+func Recall(issuer, subject string) Account { return Account{issuer, subject} }
 
 // String is for logs: subjects are the provider's, and mean nothing without it.
 func (a Account) String() string {
