@@ -193,7 +193,7 @@ func (u *user) federation(digest [32]byte, envs [3]string, at *flowercontrol.Lis
 		}
 		u.connect(at, "insecure = true")
 	}
-	started := 0
+	places := map[string]int{} // of nodes, in the order of their first start
 	f = ci.StartFederation(t, append([]ci.Option{
 		ci.Policy(func(p *policy.Policy) {
 			p.Apps = append(p.Apps, policy.App{Digest: digest, Name: "quickstart", Exposure: policy.ExposureAggregate, Strategies: []string{"fedadam", "fedavg"}, MaxRounds: 100})
@@ -201,8 +201,13 @@ func (u *user) federation(digest [32]byte, envs [3]string, at *flowercontrol.Lis
 			p.Nodes.MetricKeys = []string{"accuracy", "loss", "num-examples", "partition-id", "rounds"}
 		}),
 		ci.NodeConfig(func(name string, c *node.Config) {
+			i, again := places[name]
+			if !again {
+				i = len(places)
+				places[name] = i
+			}
 			rows := filepath.Join(u.home, name+".csv")
-			if err := os.WriteFile(rows, hospitals[started].CSV, 0o600); err != nil {
+			if err := os.WriteFile(rows, hospitals[i].CSV, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			c.Isolation = isolated
@@ -210,14 +215,18 @@ func (u *user) federation(digest [32]byte, envs [3]string, at *flowercontrol.Lis
 				_, err := aggregate.New(name, arguments)
 				return err
 			}
-			c.Flower = &node.Flower{Environment: envs[started], ReadOnly: []string{rows}, NodeConfig: map[string]any{"data": rows, "partition-id": started}}
+			c.Flower = &node.Flower{Environment: envs[i], ReadOnly: []string{rows}, NodeConfig: map[string]any{"data": rows, "partition-id": i}}
 			if c.Control, err = net.Listen("unix", filepath.Join(u.sockets, name)); err != nil {
 				t.Fatal(err)
 			}
-			if started == 0 {
+			if i == 0 && again { // the listener ended with the node
+				if at, err = flowercontrol.Listen(at.Addr().String()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if i == 0 {
 				c.FlowerControl = at
 			}
-			started++
 		})}, more...)...)
 	for _, n := range f.Nodes {
 		n.AwaitKind(t, "joined")
@@ -374,6 +383,7 @@ func whole(t *testing.T, env string) {
 
 	u.stopDuringARound(f, app, federation)
 	u.twoAtOnce(app)
+	u.restartDuringARun(f, app)
 }
 
 type listedRun struct {
@@ -430,6 +440,48 @@ func (u *user) stopDuringARound(f *ci.Federation, app, federation string) {
 	}
 	for _, n := range f.Nodes {
 		n.Await(u.t, "the run's end as stopped", func(e node.Event) bool { return e.Kind == "ended" && e.Outcome == "stopped" })
+	}
+}
+
+// restartDuringARun restarts the user's node once a round of a run is over: the command
+// shows all runs as before, and the run to its end, with the ClientApp's state; another one
+// it stops after the restart.
+func (u *user) restartDuringARun(f *ci.Federation, app string) {
+	u.t.Helper()
+	n := f.Nodes[0]
+	before := u.listed()
+	restart := func(rounds int) string {
+		seen := len(n.Events())
+		id := u.begun(app, "my-node", "-c", fmt.Sprintf("num-server-rounds=%d", rounds))
+		i := 0
+		n.Await(u.t, "a second step of the run", func(e node.Event) bool {
+			i++
+			return i > seen && e.Kind == "step" && e.Seq >= 2
+		})
+		f.Restart(n)
+		n.AwaitKind(u.t, "joined")
+		return id
+	}
+	id := restart(4)
+	out := u.flwr("log", id, "my-node")
+	for _, want := range []string{"run request", "this node stopped", "this node restarted", "[ROUND 4/4] train: 3 contributions  rounds 4", "Run completed."} {
+		if !strings.Contains(out, want) {
+			u.t.Errorf("no %q in the log of a run during which the node was restarted:\n%s", want, out)
+		}
+	}
+	after := u.listed()
+	if i := slices.IndexFunc(after, func(r listedRun) bool { return r.ID == id }); i < 0 || after[i].Status != "finished:completed" {
+		u.t.Errorf("flwr ls: %+v", after)
+	}
+	for _, r := range before {
+		if !slices.Contains(after, r) {
+			u.t.Errorf("flwr ls after a restart: %+v, it had %+v", after, r)
+		}
+	}
+	id = restart(100)
+	u.flwr("stop", id, "my-node")
+	if out := u.flwr("log", id, "my-node"); !strings.Contains(out, "Run stopped.") || strings.Contains(out, "[ROUND 100/100]") {
+		u.t.Errorf("log of a run that was stopped after a restart:\n%s", out)
 	}
 }
 
