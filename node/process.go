@@ -103,6 +103,7 @@ func (p *worker) do(ctx context.Context, in flower.Instruction) (*flower.Reply, 
 	defer grace.Stop()
 	select {
 	case <-p.app.Done():
+	case <-p.app.Again():
 	case <-p.box.Done():
 	case <-grace.C:
 	case <-ctx.Done():
@@ -182,7 +183,7 @@ func (a *apps) claim(ctx context.Context, r *run, before state.Step) (*worker, e
 }
 
 // appGrace is how long an app has, after its answer, to hand over its state.
-const appGrace = 5 * time.Second
+const appGrace = 30 * time.Second
 
 // checkExecutable compares a program with the digest that the policy lists.
 func checkExecutable(path string, want Digest) error {

@@ -62,10 +62,11 @@ type App struct {
 	offers chan *task    // Do hands a task to the process's held PullMessage
 	turn   chan struct{} // held by the Do that is under way
 	done   chan struct{} // closed by PushOutputs and Close
+	again  chan struct{} // closed when a message is asked for after a reply
 
 	mu      sync.Mutex
 	current *task
-	again   bool  // a message was asked for after a reply
+	asked   bool  // again is closed
 	ended   error // why done is closed
 	state   []byte
 }
@@ -93,7 +94,7 @@ func NewApp(c Config) (*App, error) {
 	}
 	return &App{
 		config: c, token: newToken(), state: c.State,
-		offers: make(chan *task), turn: make(chan struct{}, 1), done: make(chan struct{}),
+		offers: make(chan *task), turn: make(chan struct{}, 1), done: make(chan struct{}), again: make(chan struct{}),
 	}, nil
 }
 
@@ -117,6 +118,9 @@ func (a *App) State() []byte {
 	return a.state
 }
 
+// Again is closed when the process has replied, and asks for another message.
+func (a *App) Again() <-chan struct{} { return a.again }
+
 // Left returns nil if [App.State] is what the process leaves after its reply: it has pushed
 // its outputs, or it asks for another message, and so leaves none. Any other process owes
 // its state, and the error wraps [ErrRefused].
@@ -124,7 +128,7 @@ func (a *App) Left() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
-	case errors.Is(a.ended, ErrFinished), a.again:
+	case errors.Is(a.ended, ErrFinished), a.asked:
 		return nil
 	case errors.Is(a.ended, ErrRefused):
 		return a.ended
@@ -210,7 +214,10 @@ func (a *App) Authenticate(token string) error {
 func (a *App) PullMessage(ctx context.Context) (object.Metadata, Tree, error) {
 	a.mu.Lock()
 	t, ended := a.current, a.ended
-	a.again = a.again || t != nil && t.isAnswered()
+	if !a.asked && t != nil && t.isAnswered() {
+		a.asked = true
+		close(a.again)
+	}
 	a.mu.Unlock()
 	if ended != nil {
 		return object.Metadata{}, Tree{}, ended
