@@ -37,9 +37,10 @@ help:
 	@echo 'make release-check    what the measured binary links; builds it twice and compares'
 	@echo 'make clean            removes bin/ and out/'
 
-# concordat-enclave is what a confidential VM measures.
+# concordat-enclave is what a confidential VM measures; concordat-enclave-apps, where apps
+# aggregate by themselves.
 build:
-	$(GO) build $(FLAGS) -o bin/ ./cmd/concordat ./cmd/concordat-enclave
+	$(GO) build $(FLAGS) -o bin/ ./cmd/concordat ./cmd/concordat-enclave ./cmd/concordat-enclave-apps
 
 demo: build simulator
 	bin/concordat demo $(DEMO)
@@ -111,7 +112,7 @@ wasm:
 	@echo "wasm: concordat.wasm is $$(wc -c < bin/concordat.wasm) bytes, $$(gzip -9 -c bin/concordat.wasm | wc -c) with gzip"
 
 release:
-	CGO_ENABLED=0 $(GO) build $(RELEASE) -o bin/release/ ./cmd/concordat ./cmd/concordat-enclave
+	CGO_ENABLED=0 $(GO) build $(RELEASE) -o bin/release/ ./cmd/concordat ./cmd/concordat-enclave ./cmd/concordat-enclave-apps
 
 release-check: release
 	.ci/enclave-deps bin/release/concordat-enclave

@@ -48,7 +48,7 @@ type settings struct {
 	process  bool
 	link     func(*link.Config)
 	machine  func(enclave.Machine) enclave.Machine
-	apps     *apps.Apps
+	apps     enclave.ServerApps // nil: none
 }
 
 // Members sets how many members there are, each with one node; 3 by default.

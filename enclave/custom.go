@@ -13,7 +13,6 @@ import (
 	"github.com/concordat/concordat/chunkstore"
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/enclave/aggregate"
-	"github.com/concordat/concordat/enclave/apps"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/flower/fab"
@@ -40,7 +39,7 @@ const (
 // custom is the part of a run whose own ServerApp aggregates. The loop owns it.
 type custom struct {
 	bundle *fab.Bundle
-	app    *apps.App                   // nil until it is started
+	app    ServerApp                   // nil until it is started
 	over   chan struct{}               // closed when the run has ended
 	first  object.RecordDict           // the first content, in outline
 	shapes map[string]aggregate.Tensor // of its arrays, by name

@@ -5,8 +5,8 @@
 // It starts from a signed policy chain and a link's address, and nothing else:
 // [New] makes its keys in memory, [Enclave.Run] works until its context ends or the
 // epoch is superseded. It listens on nothing, writes nothing to disk and reads no
-// environment. The one program that it may start is the ServerApp of a run whose members
-// approved its code (package apps). A successor gets what it needs from the nodes that appraise it anew.
+// environment. Where it is given package apps, it starts the ServerApp of a run whose
+// members approved its code, and nothing else. A successor gets what it needs from the nodes that appraise it anew.
 //
 // # Who owns what
 //

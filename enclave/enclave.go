@@ -11,8 +11,8 @@ import (
 
 	"github.com/concordat/concordat/attestation"
 	"github.com/concordat/concordat/chunkstore/transfer"
-	"github.com/concordat/concordat/enclave/apps"
 	"github.com/concordat/concordat/internal/cose"
+	"github.com/concordat/concordat/internal/flower/serverapp"
 	"github.com/concordat/concordat/internal/loop"
 	"github.com/concordat/concordat/internal/relay"
 	"github.com/concordat/concordat/internal/session"
@@ -24,8 +24,22 @@ import (
 // Digest is a SHA-256 value.
 type Digest = cose.Digest
 
-// Apps is what an enclave runs ServerApps in: see package apps.
-type Apps = apps.Apps
+// ServerApps starts ServerApps: package apps does. An enclave without them links nothing
+// that starts a process.
+type ServerApps interface {
+	// Start starts the process of one run, which ends with ctx at the latest.
+	Start(ctx context.Context, c serverapp.Config) (ServerApp, error)
+}
+
+// ServerApp is the process of one run. Next and Answer are as of a [serverapp.Server], one
+// call at a time.
+type ServerApp interface {
+	Next(ctx context.Context) (*serverapp.Batch, error)
+	Answer(replies []serverapp.Reply) error
+	// Close ends the process and waits for all that belongs to it. It may be called again,
+	// and while Next waits.
+	Close()
+}
 
 // Machine is the hardware that the enclave runs on.
 type Machine interface {
@@ -50,7 +64,7 @@ type Config struct {
 
 	// Apps runs the ServerApps that policies list with exposure individual; nil: this
 	// enclave's image has none, and such runs are refused.
-	Apps *Apps
+	Apps ServerApps
 
 	// Now is the host's clock: it drives time-outs only (protocol F27).
 	Now func() time.Time

@@ -73,7 +73,7 @@ func run(args []string) int {
 // serverApps are the flags about ServerApps.
 type serverApps struct{ environment, isolation string }
 
-func (s *serverApps) open() (*apps.Apps, error) {
+func (s *serverApps) open() (enclave.ServerApps, error) {
 	switch i := sandbox.Isolation(s.isolation); {
 	case i != sandbox.Sandbox && i != sandbox.None:
 		return nil, usageError{fmt.Errorf("--isolation is %q, want %q or %q", s.isolation, sandbox.Sandbox, sandbox.None)}

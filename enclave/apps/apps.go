@@ -12,6 +12,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/concordat/concordat/enclave"
 	"github.com/concordat/concordat/internal/flower/process"
 	"github.com/concordat/concordat/internal/flower/serverapp"
 	"github.com/concordat/concordat/internal/sandbox"
@@ -23,7 +24,7 @@ type Config struct {
 	Isolation   sandbox.Isolation
 }
 
-// Apps starts ServerApps.
+// Apps starts ServerApps. It implements [enclave.ServerApps].
 type Apps struct {
 	env       *process.Environment
 	isolation sandbox.Isolation
@@ -53,7 +54,7 @@ type App struct {
 // Start starts a process. It ends with ctx at the latest; the caller closes it. When the
 // process is gone, [serverapp.Server.Next] returns an error that wraps
 // [serverapp.ErrRefused], unless it has ended well before.
-func (a *Apps) Start(ctx context.Context, c serverapp.Config) (*App, error) {
+func (a *Apps) Start(ctx context.Context, c serverapp.Config) (enclave.ServerApp, error) {
 	x := &App{Server: serverapp.New(c)}
 	ctx, x.cancel = context.WithCancel(ctx)
 	// Homes lie where everything temporary does: in the machine's memory.

@@ -27,7 +27,7 @@ type Program struct {
 	Machine func(*policy.Chain) (enclave.Machine, error)
 	// Apps returns what runs ServerApps, nil where the image has nothing to run them in;
 	// it may be nil itself.
-	Apps func() (*enclave.Apps, error)
+	Apps func() (enclave.ServerApps, error)
 	// Observe is [enclave.Config.Observe]; it may be nil.
 	Observe func(enclave.Event)
 }
@@ -103,7 +103,7 @@ func run(ctx context.Context, p Program, args []string, stderr io.Writer) error 
 	if err != nil {
 		return err
 	}
-	var serverApps *enclave.Apps
+	var serverApps enclave.ServerApps
 	if p.Apps != nil {
 		if serverApps, err = p.Apps(); err != nil {
 			return err
