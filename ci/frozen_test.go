@@ -50,62 +50,63 @@ func layers(t *testing.T, arrays, values int) func(add func([]byte) error) error
 // and at whatever moment the enclave is lost. An officer reads what was frozen.
 func TestFrozen(t *testing.T) {
 	t.Parallel()
-	for _, strategy := range []string{"fedavg", "fedadam", "dpfedavg"} {
-		config := map[string]any{}
+	for _, c := range []struct {
+		strategy string
+		at       enclave.Event // when the enclave is lost; or not
+	}{{"fedavg", enclave.Event{}}, {"fedadam", enclave.Event{Kind: "released", Seq: 3}}, {"fedadam", enclave.Event{Kind: "acked", Seq: 4}}, {"dpfedavg", enclave.Event{}}} {
+		strategy, at, config := c.strategy, c.at, map[string]any{}
 		if strategy == "dpfedavg" { // a survey; what is frozen counts for no length
 			config = map[string]any{"concordat.noise_multiplier": int64(0), "concordat.clipping_norm": int64(1)}
 		}
-		for _, at := range []enclave.Event{{}, {Kind: "released", Seq: 3}, {Kind: "acked", Seq: 4}} {
-			t.Run(fmt.Sprint(strategy, " ", at.Kind, at.Seq), func(t *testing.T) {
-				t.Parallel()
-				m := newMoments()
-				f := ci.StartFederation(t, ci.Observe(m.observe), ci.Policy(func(p *policy.Policy) { p.Apps[0].Strategies = []string{strategy} }))
-				joined(t, f.Nodes...)
-				run := func(model map[string][]float64, frozen string) ci.Digest {
-					objects, err := ci.Arrays(model)
-					if err != nil {
-						t.Fatal(err)
-					}
-					c := maps.Clone(config)
-					c[policy.KeyFrozen] = frozen
-					req, err := f.Nodes[0].Node.StartRun(t.Context(), node.RunRequest{App: f.App(), Strategy: strategy, Rounds: 3, Config: c, Initial: objects})
-					if err != nil {
-						t.Fatal(err)
-					}
-					return req
+		t.Run(fmt.Sprint(strategy, " ", at.Kind, at.Seq), func(t *testing.T) {
+			t.Parallel()
+			m := newMoments()
+			f := ci.StartFederation(t, ci.Observe(m.observe), ci.Policy(func(p *policy.Policy) { p.Apps[0].Strategies = []string{strategy} }))
+			joined(t, f.Nodes...)
+			run := func(model map[string][]float64, frozen string) ci.Digest {
+				objects, err := ci.Arrays(model)
+				if err != nil {
+					t.Fatal(err)
 				}
-				alone := ended(t, f.Nodes[0], run(map[string][]float64{"b": {0}, "w": {1, 2, 3}}, "")).Run
-				want := filepath.Join(filepath.Dir(f.BundleOf(f.Nodes[0], alone)), "model.npz")
-				for len(m) > 0 {
-					<-m
+				c := maps.Clone(config)
+				c[policy.KeyFrozen] = frozen
+				req, err := f.Nodes[0].Node.StartRun(t.Context(), node.RunRequest{App: f.App(), Strategy: strategy, Rounds: 3, Config: c, Initial: objects})
+				if err != nil {
+					t.Fatal(err)
 				}
-				req := run(map[string][]float64{"a.0": {4, 5}, "a.1": {6}, "b": {0}, "w": {1, 2, 3}, "z": {7}}, "z,a.*")
-				if at.Kind != "" {
-					m.await(t, at.Kind, at.Seq)
-					if err := f.Enclave.Stop(); err != nil {
-						t.Fatal(err)
-					}
-					f.StartEnclave(f.Machine, nil, nil)
+				return req
+			}
+			alone := ended(t, f.Nodes[0], run(map[string][]float64{"b": {0}, "w": {1, 2, 3}}, "")).Run
+			want := filepath.Join(filepath.Dir(f.BundleOf(f.Nodes[0], alone)), "model.npz")
+			for len(m) > 0 {
+				<-m
+			}
+			req := run(map[string][]float64{"a.0": {4, 5}, "a.1": {6}, "b": {0}, "w": {1, 2, 3}, "z": {7}}, "z,a.*")
+			if at.Kind != "" {
+				m.await(t, at.Kind, at.Seq)
+				if err := f.Enclave.Stop(); err != nil {
+					t.Fatal(err)
 				}
-				for _, n := range f.Nodes {
-					completed(t, f, n, req)
-					id := ended(t, n, req).Run
-					verifies(t, f, n, id)
-					got := filepath.Join(filepath.Dir(f.BundleOf(n, id)), "model.npz")
-					for name, v := range map[string][]float64{"a.0": {4, 5}, "a.1": {6}, "z": {7}, "b": readArray(t, want, "b"), "w": readArray(t, want, "w")} {
-						if x := readArray(t, got, name); !slices.Equal(x, v) {
-							t.Errorf("%s: %s is %v, want %v", n.Name, name, x, v)
-						}
-					}
-					if w := readArray(t, got, "w"); slices.Equal(w, []float64{1, 2, 3}) {
-						t.Errorf("%s: nothing was trained", n.Name)
+				f.StartEnclave(f.Machine, nil, nil)
+			}
+			for _, n := range f.Nodes {
+				completed(t, f, n, req)
+				id := ended(t, n, req).Run
+				verifies(t, f, n, id)
+				got := filepath.Join(filepath.Dir(f.BundleOf(n, id)), "model.npz")
+				for name, v := range map[string][]float64{"a.0": {4, 5}, "a.1": {6}, "z": {7}, "b": readArray(t, want, "b"), "w": readArray(t, want, "w")} {
+					if x := readArray(t, got, name); !slices.Equal(x, v) {
+						t.Errorf("%s: %s is %v, want %v", n.Name, name, x, v)
 					}
 				}
-				if r := report(t, f, f.Nodes[1], ended(t, f.Nodes[1], req).Run); !slices.Equal(r.Runs[0].Frozen, []string{"a.0", "a.1", "z"}) || !strings.Contains(r.Text(), `frozen       3 arrays: "a.0" "a.1" "z"`) {
-					t.Errorf("the report has %q frozen:\n%s", r.Runs[0].Frozen, r.Text())
+				if w := readArray(t, got, "w"); slices.Equal(w, []float64{1, 2, 3}) {
+					t.Errorf("%s: nothing was trained", n.Name)
 				}
-			})
-		}
+			}
+			if r := report(t, f, f.Nodes[1], ended(t, f.Nodes[1], req).Run); !slices.Equal(r.Runs[0].Frozen, []string{"a.0", "a.1", "z"}) || !strings.Contains(r.Text(), `frozen       3 arrays: "a.0" "a.1" "z"`) {
+				t.Errorf("the report has %q frozen:\n%s", r.Runs[0].Frozen, r.Text())
+			}
+		})
 	}
 }
 
@@ -196,7 +197,7 @@ func TestUploadSizeIndependentOfData(t *testing.T) {
 // docs/scale.md has its figures.
 func TestFrozenTraffic(t *testing.T) {
 	t.Parallel()
-	const arrays, values, rounds = 20, 1 << 17, 2 // of 1 MiB each
+	const arrays, values, rounds = 20, 1 << 15, 2
 	f := ci.StartFederation(t)
 	joined(t, f.Nodes...)
 	type traffic struct{ up, down, saved uint64 }
@@ -226,13 +227,13 @@ func TestFrozenTraffic(t *testing.T) {
 		t.Logf("frozen %q: round 1 up %d, down %d, saved %d; round 2 up %d, down %d, saved %d", frozen, first.up, first.down, first.saved, later.up, later.down, later.saved)
 		return first, later
 	}
-	const mib = 1 << 20
-	if _, all := measure(""); all.up < arrays*mib || all.down < arrays*mib || all.saved < arrays*mib {
+	const size = 8 * values // bytes of one array
+	if _, all := measure(""); all.up < arrays*size || all.down < arrays*size || all.saved < arrays*size {
 		t.Errorf("nothing is frozen, and a node moves %+v", all)
 	}
-	const little = mib + mib/10
+	const little = size + size/4 // with the manifest
 	first, frozen := measure("layer.0*,layer.10,layer.11,layer.12,layer.13,layer.14,layer.15,layer.16,layer.17,layer.18")
-	if first.up > little || frozen.up > little || frozen.down > little || frozen.saved < (2*arrays-1)*mib {
+	if first.up > little || frozen.up > little || frozen.down > little || frozen.saved < (2*arrays-1)*size {
 		t.Errorf("19 of 20 arrays are frozen, and a node moves %+v, then %+v", first, frozen)
 	}
 }
