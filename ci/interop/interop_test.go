@@ -55,6 +55,14 @@ func environments(t *testing.T) []string {
 	return found
 }
 
+// ends are the first and the last of them, one of each dialect: for tests that would find
+// nothing else between.
+func ends(t *testing.T) []string {
+	t.Helper()
+	all := environments(t)
+	return slices.Compact([]string{all[0], all[len(all)-1]})
+}
+
 // isolation is the sandbox, if this machine allows it.
 func isolation(t *testing.T) string {
 	t.Helper()
@@ -363,18 +371,16 @@ func whole(t *testing.T, env string) {
 		t.Errorf("flwr supernode list:\n%s", out)
 	}
 
-	// Another strategy, with an argument; and one that it does not take.
-	out = u.flwr("run", app, "my-node", "--stream", "-c", `num-server-rounds=2 epochs=20 concordat.strategy="fedadam" concordat.eta=0.05`)
+	// Another strategy, with an argument; and one that it does not take. An array stays as it
+	// began: the app is as it is, and its model's second array is in no contribution.
+	out = u.flwr("run", app, "my-node", "--stream", "-c", `num-server-rounds=2 epochs=20 concordat.strategy="fedadam" concordat.eta=0.05 concordat.frozen="1"`)
 	if !strings.Contains(out, "native strategy fedadam") || !strings.Contains(out, "Run completed.") {
 		t.Errorf("flwr run with fedadam:\n%s", out)
 	}
 	u.refused("it takes eta, beta_1, beta_2, tau", "run", app, "my-node", "-c", `concordat.strategy="fedadam" concordat.beta=0.05`)
 
-	// Arrays that stay as they began: the app is as it is, and its model's second array is
-	// in no contribution.
-	out = u.flwr("run", app, "my-node", "--stream", "-c", `num-server-rounds=2 epochs=20 concordat.strategy="fedadam" concordat.frozen="1"`)
-	if !strings.Contains(out, "Run completed.") {
-		t.Errorf("flwr run with a frozen array:\n%s", out)
+	if !slices.Contains(ends(t), env) {
+		return // what follows is the node's own doing, whatever the version
 	}
 	out = u.flwr("run", app, "my-node", "--stream", "-c", `concordat.frozen="bias"`)
 	if !strings.Contains(out, `the model has no array "bias"`) {

@@ -33,12 +33,12 @@ import (
 	"github.com/concordat/concordat/internal/flower/control/auth"
 )
 
-// TestLogin has people log in with Flower's command, of each version, at a node that is
+// TestLogin has people log in with Flower's command, of each dialect, at a node that is
 // reached over TLS: against a process that is an OpenID Connect provider, where they
 // approve as a browser does. They run, see their own runs alone, and stay logged in when
 // their tokens have expired.
 func TestLogin(t *testing.T) {
-	for _, env := range environments(t) {
+	for _, env := range ends(t) {
 		t.Run(filepath.Base(env), func(t *testing.T) { login(t, env) })
 	}
 }
