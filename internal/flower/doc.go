@@ -1,6 +1,7 @@
 // Package flower speaks to Flower's app processes. It is the node's side: one
 // [App] is one ClientApp process, which is offered instructions and answers each
-// with records or with an error.
+// with records or with an error. ServerApps are served by internal/flower/serverapp,
+// and the processes of both are started by internal/flower/process.
 //
 // Start with [NewApp] and [App.Do]. The process itself is started by the caller,
 // with the app's token and the address of a listener on which a transport serves
