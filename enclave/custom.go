@@ -39,13 +39,25 @@ const (
 // custom is the part of a run whose own ServerApp aggregates. The loop owns it.
 type custom struct {
 	bundle *fab.Bundle
-	app    ServerApp                   // nil until it is started
-	over   chan struct{}               // closed when the run has ended
-	first  object.RecordDict           // the first content, in outline
-	shapes map[string]aggregate.Tensor // of its arrays, by name
-	failed map[Digest]*flower.Failure  // of the open step
-	rounds uint64                      // train batches so far
-	result *model                      // the newest arrays that no training has followed, or nil
+	app    ServerApp                  // nil until it is started
+	over   chan struct{}              // closed when the run has ended
+	first  object.RecordDict          // the first content, in outline
+	shapes map[string]shape           // of its arrays, by name
+	failed map[Digest]*flower.Failure // of the open step
+	rounds uint64                     // train batches so far
+	result *model                     // the newest arrays that no training has followed, or nil
+}
+
+// shape is what an array is: by its bytes, and by what the ServerApp writes beside them.
+type shape struct {
+	tensor       aggregate.Tensor
+	dtype, stype string
+	dims         []int
+}
+
+func (s shape) equal(t shape) bool {
+	return s.tensor.Type == t.tensor.Type && s.tensor.Fortran == t.tensor.Fortran && slices.Equal(s.tensor.Shape, t.tensor.Shape) &&
+		s.dtype == t.dtype && s.stype == t.stype && slices.Equal(s.dims, t.dims)
 }
 
 // alone says why a run with a ServerApp may not begin in this instance, or another beside
@@ -185,7 +197,7 @@ func (r *run) take(c *closing, b *serverapp.Batch) error {
 		return serverapp.Refuse("%w", err)
 	}
 	dict := n.(object.RecordDict)
-	if err := flower.CheckCustomContent(dict, r.e.policy); err != nil {
+	if err := flower.CheckCustomContent(dict, uint64(len(b.Type)+len(b.Group)), r.e.policy); err != nil {
 		return serverapp.Refuse("beside its arrays a message has more bytes than the policy allows, or a record of the enclave's name (%w)", err)
 	}
 	if r.open == nil {
@@ -206,33 +218,45 @@ func (r *run) take(c *closing, b *serverapp.Batch) error {
 
 // learn keeps what the arrays of the first message look like. Nobody's data is in it.
 func (x *custom) learn(d object.RecordDict, b *serverapp.Batch) error {
-	x.first, x.shapes = d, map[string]aggregate.Tensor{}
-	return eachArray(d, b, func(t aggregate.Tensor) error {
-		x.shapes[t.Name] = t
+	x.first, x.shapes = d, map[string]shape{}
+	return eachArray(d, b, func(s shape) error {
+		if _, twice := x.shapes[s.tensor.Name]; twice {
+			return serverapp.Refuse("its first message has two arrays of one name: %.80q", s.tensor.Name)
+		}
+		x.shapes[s.tensor.Name] = s
 		return nil
 	})
 }
 
-// fits says whether the arrays of a message are those of the first: no other names, and
-// no other shapes or types (protocol F5). A message may have fewer.
+// fits says whether the arrays of a message are those of the first, all of them or none:
+// no other names, shapes or types (protocol F5). The link sees how many chunks there are,
+// and how large.
 func (x *custom) fits(d object.RecordDict, b *serverapp.Batch) error {
-	return eachArray(d, b, func(t aggregate.Tensor) error {
-		if s, known := x.shapes[t.Name]; !known || s.Type != t.Type || s.Fortran != t.Fortran || !slices.Equal(s.Shape, t.Shape) {
-			return serverapp.Refuse("arrays of a message have other names, shapes or types than those of its first: %.80q", t.Name)
+	seen := map[string]bool{}
+	err := eachArray(d, b, func(s shape) error {
+		name := s.tensor.Name
+		if first, known := x.shapes[name]; !known || seen[name] || !first.equal(s) {
+			return serverapp.Refuse("arrays of a message have other names, shapes or types than those of its first: %.80q", name)
 		}
+		seen[name] = true
 		return nil
 	})
+	if err == nil && len(seen) > 0 && len(seen) < len(x.shapes) {
+		return serverapp.Refuse("a message has %d of the %d arrays of its first: want all, or none", len(seen), len(x.shapes))
+	}
+	return err
 }
 
 // eachArray reads what the arrays of a message are off their bytes: what is written beside
-// them is the ServerApp's word.
-func eachArray(d object.RecordDict, b *serverapp.Batch, f func(aggregate.Tensor) error) error {
+// them is the ServerApp's word. Their chunks are cut as Flower cuts them, and in no way
+// that says more.
+func eachArray(d object.RecordDict, b *serverapp.Batch, f func(shape) error) error {
 	for _, it := range d {
 		arrays, _ := it.Record.(object.ArrayRecord)
 		for _, a := range arrays {
 			size := 0
 			var head []byte
-			for _, c := range a.Array.Chunks {
+			for i, c := range a.Array.Chunks {
 				raw, err := b.Get(c.ID)
 				if err != nil {
 					return err
@@ -240,6 +264,9 @@ func eachArray(d object.RecordDict, b *serverapp.Batch, f func(aggregate.Tensor)
 				data, err := object.ChunkData(raw)
 				if err != nil {
 					return serverapp.Refuse("%w", err)
+				}
+				if last := i == len(a.Array.Chunks)-1; len(data) == 0 || len(data) > object.ChunkSize || !last && len(data) < object.ChunkSize {
+					return serverapp.Refuse("an array of a message is cut into other chunks than Flower's: %.80q", a.Name)
 				}
 				if size += len(data); len(head) < maxArrayHead {
 					head = append(head, data[:min(len(data), maxArrayHead-len(head))]...)
@@ -252,7 +279,8 @@ func eachArray(d object.RecordDict, b *serverapp.Batch, f func(aggregate.Tensor)
 			if n, err := h.DataSize(); err != nil || size != h.HeaderSize+n {
 				return serverapp.Refuse("an array of a message has another size than its header says: %.80q", a.Name)
 			}
-			if err := f(aggregate.Tensor{Name: a.Name, Type: h.Descr, Shape: h.Shape, Fortran: h.Fortran}); err != nil {
+			t := aggregate.Tensor{Name: a.Name, Type: h.Descr, Shape: h.Shape, Fortran: h.Fortran}
+			if err := f(shape{t, a.Array.DType, a.Array.SType, a.Array.Shape}); err != nil {
 				return err
 			}
 		}

@@ -49,8 +49,24 @@ func TestCustomContent(t *testing.T) {
 		change func(d object.RecordDict) object.RecordDict
 		good   bool
 	}{
-		"the same":      {same, true},
-		"fewer":         {func(d object.RecordDict) object.RecordDict { d[0].Record = arrays(t, "w"); return d }, true},
+		"the same": {same, true},
+		"fewer":    {func(d object.RecordDict) object.RecordDict { d[0].Record = arrays(t, "w"); return d }, false},
+		"all twice": {func(d object.RecordDict) object.RecordDict {
+			return append(d, object.RecordItem{Name: "again", Record: d[0].Record})
+		}, false},
+		"another word beside an array": {func(d object.RecordDict) object.RecordDict {
+			a := *array(d, 0).Array
+			a.SType = "secret"
+			array(d, 0).Array = &a
+			return d
+		}, false},
+		"chunks cut otherwise": {func(d object.RecordDict) object.RecordDict {
+			a := *array(d, 0).Array
+			whole := a.Bytes()
+			a.Chunks = []object.Chunk{{Data: whole[:20]}, {Data: whole[20:]}}
+			array(d, 0).Array = &a
+			return d
+		}, false},
 		"nothing":       {func(object.RecordDict) object.RecordDict { return object.RecordDict{} }, true},
 		"other records": {func(d object.RecordDict) object.RecordDict { d[0].Name = "evaluateins.parameters"; return d }, true},
 		"another name":  {func(d object.RecordDict) object.RecordDict { array(d, 0).Name = "v"; return d }, false},
@@ -83,7 +99,7 @@ func TestCustomContent(t *testing.T) {
 	} {
 		b := batch(with(c.change))
 		d := outline(b)
-		err := errors.Join(flower.CheckCustomContent(d, p), x.fits(d, b))
+		err := errors.Join(flower.CheckCustomContent(d, 10, p), x.fits(d, b))
 		if (err == nil) != c.good {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -173,16 +173,16 @@ func CheckCustomReply(d, asked object.RecordDict, p *policy.Policy) error {
 }
 
 // CheckCustomContent says whether the enclave may hand a ServerApp's content to nodes,
-// whatever it holds (protocol F5): the size of what is no array. The arrays' shapes
-// and names of arrays are for the enclave to compare.
-func CheckCustomContent(d object.RecordDict, p *policy.Policy) error {
+// whatever it holds (protocol F5): the size of what is no array, with that of what else its
+// message has. The arrays' shapes and names are for the enclave to compare.
+func CheckCustomContent(d object.RecordDict, more uint64, p *policy.Policy) error {
 	for _, it := range d {
 		if strings.HasPrefix(it.Name, RecordOwn) {
 			return fmt.Errorf("%w: a record with a name of the enclave's", ErrRefused)
 		}
 	}
 	size, err := besidesArrays(d, nil)
-	if err == nil && size > p.Release.MaxMetricBytes {
+	if err == nil && size+more > p.Release.MaxMetricBytes {
 		err = fmt.Errorf("%w: a content of more bytes beside its arrays than the policy allows", ErrRefused)
 	}
 	return err
