@@ -316,17 +316,28 @@ func TestServerAppNeedsApproval(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for what, q := range map[string]node.RunRequest{
-		"another config":  {App: app, Config: map[string]any{"mode": "other"}, Initial: begin},
-		"another app":     {App: f.App(), Config: map[string]any{"mode": ""}, Initial: begin},
-		"no bundle":       {App: app, Config: map[string]any{"mode": ""}, Initial: other},
-		"native settings": {App: app, Config: map[string]any{"mode": "", "concordat.x": int64(1)}, Initial: begin},
-	} {
+	refused := func(what string, q node.RunRequest) {
+		t.Helper()
 		q.Strategy, q.Rounds = policy.StrategyCustom, 2
 		req, err := f.Nodes[0].Node.StartRun(t.Context(), q)
 		if err != nil {
-			continue // refused here already
+			return // refused here already
 		}
 		f.Nodes[0].Await(t, "the refusal of "+what, func(e node.Event) bool { return e.Kind == "refused" && e.Request == req })
+	}
+	disallowed := map[string]node.RunRequest{
+		"another config":  {App: app, Config: map[string]any{"mode": "other"}, Initial: begin},
+		"another app":     {App: f.App(), Config: map[string]any{"mode": ""}, Initial: begin},
+		"native settings": {App: app, Config: map[string]any{"mode": "", "concordat.x": int64(1)}, Initial: begin},
+	}
+	for what, q := range disallowed {
+		refused(what, q)
+	}
+	refused("no bundle", node.RunRequest{App: app, Config: map[string]any{"mode": ""}, Initial: other})
+	// An instance that has served a run ends to make room for a ServerApp, but not for one that
+	// the policy does not allow.
+	completed(t, f, f.Nodes[0], start(t, f, f.Nodes[0], 1, nil))
+	for what, q := range disallowed {
+		refused(what+", later", q)
 	}
 }

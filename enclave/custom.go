@@ -63,7 +63,7 @@ func (s shape) equal(t shape) bool {
 // alone says why a run with a ServerApp may not begin in this instance, or another beside
 // one that has.
 func (e *Enclave) alone(custom bool) error {
-	if !e.spent && !(custom && e.served) {
+	if !e.spent && !e.retiring && !(custom && e.served) {
 		return nil
 	}
 	e.wanted = true
@@ -74,7 +74,7 @@ func (e *Enclave) alone(custom bool) error {
 // retire ends the instance soon, if it has run a ServerApp or is to make room for one, and
 // no run goes on.
 func (e *Enclave) retire() {
-	if !e.spent && !e.wanted {
+	if !e.spent && !e.wanted || e.retiring {
 		return
 	}
 	for _, r := range e.runs {
@@ -82,6 +82,7 @@ func (e *Enclave) retire() {
 			return // it comes back here at its end
 		}
 	}
+	e.retiring = true
 	e.log.InfoContext(e.ctx, "this instance ends, and makes room for the next")
 	e.loop.After(spentGrace, func() { e.loop.Stop(ErrSpent) })
 }

@@ -124,6 +124,7 @@ type Enclave struct {
 	served   bool   // this instance has had keys of some run
 	spent    bool   // it has run a ServerApp
 	wanted   bool   // a run waits for an instance of its own
+	retiring bool   // it ends in a moment, and begins nothing more
 
 	collecting sync.Mutex    // held by the job that collects evidence
 	reading    chan struct{} // a place in it is held by each job that reads arrays for the first time

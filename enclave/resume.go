@@ -138,8 +138,8 @@ func (e *Enclave) revive(n *node, digest Digest, m *session.Resume) (*run, error
 	switch {
 	case logged == nil:
 		return nil, errors.New("the log does not have it")
-	case e.spent:
-		return nil, errors.New("this instance has a ServerApp, and serves no second run; the next one resumes it")
+	case e.spent || e.retiring:
+		return nil, errors.New("this instance has run a ServerApp, or makes room for one: the next one resumes it")
 	case logged.statement.Policy != e.policy.Digest():
 		return nil, fmt.Errorf("it began under policy %s, in force is %s", logged.statement.Policy.Short(), e.policy.Digest().Short())
 	}

@@ -160,9 +160,6 @@ func (e *Enclave) request(n *node, statement, config []byte) (*pendingRequest, e
 		return nil, refused("policy", "%d requests wait already", len(e.waiting))
 	}
 	isCustom := body.Strategy == policy.StrategyCustom
-	if err := e.alone(isCustom); err != nil {
-		return nil, err
-	}
 	var strategy *aggregate.Strategy
 	if isCustom {
 		if e.cfg.Apps == nil {
@@ -187,6 +184,10 @@ func (e *Enclave) request(n *node, statement, config []byte) (*pendingRequest, e
 	}
 	if err := e.policy.AllowRun(terms); err != nil {
 		return nil, &refusal{"policy", err}
+	}
+	// Last: it may end this instance, which only what the policy allows is worth.
+	if err := e.alone(isCustom); err != nil {
+		return nil, err
 	}
 	return &pendingRequest{statement: s, body: body, config: config, strategy: strategy, app: app, members: members}, nil
 }

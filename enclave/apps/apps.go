@@ -39,9 +39,6 @@ func Open(c Config) (*Apps, error) {
 	return &Apps{env: env, isolation: c.Isolation}, nil
 }
 
-// Version is Flower's, such as "1.42.0".
-func (a *Apps) Version() string { return a.env.Version() }
-
 // App is one process, with the server that it talks to.
 type App struct {
 	*serverapp.Server

@@ -12,7 +12,6 @@ import (
 type Environment struct {
 	dir     string
 	python  []string // what it needs of its interpreter, outside of it
-	version string
 	dialect Dialect
 }
 
@@ -33,17 +32,15 @@ func Open(dir string) (*Environment, error) {
 	if e.python, err = interpreterOf(real); err != nil {
 		return nil, err
 	}
-	if e.version, err = versionOf(real); err != nil {
+	version, err := versionOf(real)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", real, err)
 	}
-	if e.dialect, err = DialectOf(e.version); err != nil {
+	if e.dialect, err = DialectOf(version); err != nil {
 		return nil, fmt.Errorf("%s: %w", real, err)
 	}
 	return e, nil
 }
-
-// Version is that of Flower, such as "1.42.0".
-func (e *Environment) Version() string { return e.version }
 
 // Dialect is that of its processes.
 func (e *Environment) Dialect() Dialect { return e.dialect }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"sync"
 	"time"
 
@@ -177,6 +178,11 @@ func (s *Server) print(pieces []string) error {
 func (s *Server) announce(list []announced) ([]string, error) {
 	if len(list) == 0 {
 		return nil, refusef("0 messages")
+	}
+	for _, m := range list {
+		if !slices.Contains(s.config.Nodes, m.metadata.DstNode) {
+			return nil, refusef("it sends a message to node %d, which there is not", m.metadata.DstNode)
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

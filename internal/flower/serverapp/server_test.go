@@ -206,6 +206,8 @@ func testRefused(t *testing.T, runtime bool) {
 	other[0].Record = arrays(t, 4)
 	errorReply := of("train", usual(t))
 	errorReply.messages[0].Error = &flwr.Error{Code: 1}
+	stranger := of("train", usual(t))
+	stranger.messages[0].Metadata.DstNodeId = 4
 	deep := of("train", usual(t))
 	for range 5 {
 		deep.trees[0].Children[0] = &flwr.ObjectTree{ObjectId: deep.trees[0].ObjectId, Children: []*flwr.ObjectTree{deep.trees[0].Children[0]}}
@@ -220,6 +222,7 @@ func testRefused(t *testing.T, runtime bool) {
 		"action":           {of("train.other", usual(t)), "first message"},
 		"a model each":     {of("train", usual(t), other), "different messages"},
 		"error":            {errorReply, "no content"},
+		"unknown node":     {stranger, "which there is not"},
 		"too deep":         {deep, "too deep"},
 		"no arrays":        {of("train", usual(t)[1:]), "no arrays"},
 		"legacy names":     {of("train", object.RecordDict{{Name: "fitins.parameters", Record: arrays(t, 3)}}), "fitins.parameters"},
