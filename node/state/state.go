@@ -114,13 +114,10 @@ func (s *Store) Forget(run Digest, seq uint64) error {
 	return s.remove(run, func(of uint64) bool { return of < seq })
 }
 
-// Remove removes all states of a run, and its directory if nothing else is in it.
+// Remove removes all states of a run. The run's directory stays, for others may be about
+// to write its bundle there.
 func (s *Store) Remove(run Digest) error {
-	if err := s.remove(run, func(uint64) bool { return true }); err != nil {
-		return err
-	}
-	_ = s.fsys.Remove(s.runDir(run)) // fails where a bundle or a model is
-	return nil
+	return s.remove(run, func(uint64) bool { return true })
 }
 
 func (s *Store) remove(run Digest, which func(seq uint64) bool) error {
@@ -176,8 +173,8 @@ func (s *Store) Sweep(live map[Digest]uint64) error {
 		}
 		if from, ok := live[run]; ok {
 			err = s.Forget(run, from)
-		} else {
-			err = s.Remove(run)
+		} else if err = s.Remove(run); err == nil {
+			_ = s.fsys.Remove(s.runDir(run)) // fails where a bundle or a model is
 		}
 		if err != nil {
 			return err

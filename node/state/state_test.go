@@ -184,6 +184,27 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// TestRemove: the states go, and the run's directory stays for the bundle that the node
+// may be about to write there.
+func TestRemove(t *testing.T) {
+	fsys := faultfs.New()
+	s := newStore(t, fsys)
+	for seq := uint64(1); seq <= 2; seq++ {
+		if err := s.Write(run, Step{Seq: seq}, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Remove(run); err != nil {
+		t.Fatal(err)
+	}
+	if left := files(t, fsys, run); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+	if err := durable.WriteFile(fsys, filepath.Join(s.runDir(run), "bundle.cbor"), []byte("b"), 0o600); err != nil {
+		t.Errorf("the bundle is not written: %v", err)
+	}
+}
+
 // TestLimits: nothing larger than Max is written, or read into memory.
 func TestLimits(t *testing.T) {
 	fsys := faultfs.New()
