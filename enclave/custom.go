@@ -187,8 +187,9 @@ func (r *run) ask(c *closing) {
 
 // take judges a batch, and makes it what the closing step hands out.
 func (r *run) take(c *closing, b *serverapp.Batch) error {
-	if len(b.To) != len(r.cohort) {
-		return serverapp.Refuse("it sends a message to %d of %d nodes; the cohort is fixed, and all get it: sample no nodes", len(b.To), len(r.cohort))
+	unasked, err := r.unasked(b.To)
+	if err != nil {
+		return err
 	}
 	if !slices.Contains(r.e.policy.Nodes.MessageTypes, b.Base()) {
 		return serverapp.Refuse("it sends a message of type %.40q, which the policy does not allow", b.Type)
@@ -212,9 +213,31 @@ func (r *run) take(c *closing, b *serverapp.Batch) error {
 	if b.Base() == receipt.OpensTrain {
 		r.custom.rounds++
 	}
-	c.opens, c.round = b.Base(), r.custom.rounds
+	c.opens, c.round, c.unasked = b.Base(), r.custom.rounds, unasked
 	c.produce = r.handedOut(b, dict, c.totals)
 	return nil
+}
+
+// unasked returns the nodes of the cohort that a message is not for. Where the policy lets
+// a ServerApp choose, it still asks as many members as a step must have.
+func (r *run) unasked(to []uint64) (nodes []Digest, err error) {
+	asked := map[string]bool{}
+	for _, p := range r.cohort {
+		if slices.Contains(to, flower.NodeNumber(p.Node)) {
+			asked[p.Member] = true
+		} else {
+			nodes = append(nodes, p.Node)
+		}
+	}
+	release := r.e.policy.Release
+	switch want := max(release.MinContributors, release.Collusion+2); {
+	case len(nodes) == 0:
+	case release.Cohort != policy.CohortSampled:
+		return nil, serverapp.Refuse("it sends a message to %d of %d nodes, and the policy's cohort is fixed: all get it", len(to), len(r.cohort))
+	case uint64(len(asked)) < want:
+		return nil, serverapp.Refuse("it sends a message to nodes of %d members, where the policy wants %d to contribute", len(asked), want)
+	}
+	return nodes, nil
 }
 
 // learn keeps what the arrays of the first message look like. Nobody's data is in it.
@@ -324,6 +347,9 @@ func (r *run) answer(c *closing) {
 	members := map[string]bool{}
 	var replies []serverapp.Reply
 	for _, p := range r.cohort {
+		if r.open.excluded[p.Node] == receipt.Unasked {
+			continue
+		}
 		reply := serverapp.Reply{Node: flower.NodeNumber(p.Node)}
 		i := slices.IndexFunc(c.inputs, func(x *contribution) bool { return x.node == p.Node })
 		switch failure := r.custom.failed[p.Node]; {
@@ -401,7 +427,11 @@ func (r *run) totals(c *closing) object.MetricRecord {
 // handedOut produces a step from a batch, whose objects stay in memory until the step is
 // released.
 func (r *run) handedOut(b *serverapp.Batch, dict object.RecordDict, totals object.MetricRecord) produce {
-	content := append(slices.Clone(dict), object.RecordItem{Name: flower.RecordTerms, Record: flower.Terms{Type: b.Type, Group: b.Group}.Record()})
+	terms := flower.Terms{Type: b.Type, Group: b.Group}
+	if len(b.To) < len(r.cohort) {
+		terms.To = slices.Sorted(slices.Values(b.To))
+	}
+	content := append(slices.Clone(dict), object.RecordItem{Name: flower.RecordTerms, Record: terms.Record()})
 	if totals != nil {
 		content = append(content, object.RecordItem{Name: flower.RecordTotals, Record: totals})
 	}

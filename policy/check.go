@@ -178,9 +178,12 @@ func (c *checker) release(p *Policy) {
 	if r.MaxWeightShare < 1 || r.MaxWeightShare > 1000 {
 		c.add("release.max_weight_share", "is %d, want 1 to 1000 parts per thousand", r.MaxWeightShare)
 	}
-	c.oneOf("release.cohort", r.Cohort, CohortFixed)
+	c.oneOf("release.cohort", r.Cohort, CohortFixed, CohortSampled)
 	c.oneOf("release.dropouts", r.Dropouts, DropoutsRefuse, DropoutsAllow)
 	c.oneOf("release.downlink", r.Downlink, DownlinkShared, DownlinkPerNode)
+	if r.Cohort == CohortSampled && r.Dropouts == DropoutsRefuse {
+		c.add("release.cohort", "is %s, which leaves members out of steps, but dropouts: %s lets no step do without one", CohortSampled, DropoutsRefuse)
+	}
 	c.positive("release.max_metric_bytes", r.MaxMetricBytes)
 	c.positive("release.step_deadline", uint64(r.StepDeadline))
 	c.positive("release.ack_deadline", uint64(r.AckDeadline))

@@ -149,7 +149,7 @@ func (p *Policy) terms() []term {
 	l.number("release.min_contributors", r.MinContributors, EffectStricter)
 	l.number("release.collusion", r.Collusion, EffectStricter)
 	l.number("release.max_weight_share", r.MaxWeightShare, EffectWeaker)
-	l.value("release.cohort", r.Cohort)
+	l.rank("release.cohort", r.Cohort, r.Cohort == CohortSampled)
 	l.rank("release.dropouts", r.Dropouts, r.Dropouts == DropoutsAllow)
 	l.rank("release.downlink", r.Downlink, r.Downlink == DownlinkPerNode)
 	l.number("release.max_metric_bytes", r.MaxMetricBytes, EffectWeaker)

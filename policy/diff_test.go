@@ -41,6 +41,7 @@ func TestDiff(t *testing.T) {
 		`nodes.metric_keys: added any (weaker)`:                                        func(p *Policy) { p.Nodes.MetricKeys = nil },
 		`nodes.metric_keys: added "any" (weaker)`:                                      func(p *Policy) { p.Nodes.MetricKeys = []string{"any"} },
 		"release.dropouts: refuse → allow (weaker)":                                    func(p *Policy) { p.Release.Dropouts = DropoutsAllow },
+		"release.cohort: fixed → sampled (weaker)":                                     func(p *Policy) { p.Release.Cohort = CohortSampled },
 		"members[lab-b].witness_key: " + example().Members[2].WitnessKey + " → x":      func(p *Policy) { p.Members[2].WitnessKey = "x" },
 	} {
 		p := example()

@@ -263,8 +263,9 @@ type App struct {
 
 // Cohort rules (protocol F17).
 const (
-	CohortFixed     = "fixed"  // the run statement fixes the members
-	DropoutsRefuse  = "refuse" // a step whose admitted set differs from the cohort fails
+	CohortFixed     = "fixed"   // the run statement fixes the members, and every step asks all of them
+	CohortSampled   = "sampled" // a ServerApp may ask some of them in a step
+	DropoutsRefuse  = "refuse"  // a step whose admitted set differs from the cohort fails
 	DropoutsAllow   = "allow"
 	DownlinkShared  = "broadcast" // one outputs root for the whole cohort (protocol F1)
 	DownlinkPerNode = "per_node"
@@ -275,7 +276,7 @@ type Release struct {
 	MinContributors uint64  `cbor:"1,keyasint"` // distinct members with weight > 0, at least 2
 	Collusion       uint64  `cbor:"2,keyasint"` // t: members that may collude; at least t+2 contributors are demanded
 	MaxWeightShare  uint64  `cbor:"3,keyasint"` // of one member, parts per thousand; required
-	Cohort          string  `cbor:"4,keyasint"` // [CohortFixed]
+	Cohort          string  `cbor:"4,keyasint"` // [CohortFixed] or [CohortSampled]
 	Dropouts        string  `cbor:"5,keyasint"` // [DropoutsRefuse] or [DropoutsAllow]
 	Downlink        string  `cbor:"6,keyasint"` // [DownlinkShared] or [DownlinkPerNode]
 	MaxMetricBytes  uint64  `cbor:"7,keyasint"`

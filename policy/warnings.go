@@ -49,6 +49,7 @@ func (p *Policy) Warnings() []string {
 	warn(p.Release.Collusion == 0, "collusion is 0: the release rules assume that no two members share what they know")
 	warn(p.Release.MaxWeightShare > 600, "one member may weigh up to %d.%d %% of an aggregate", p.Release.MaxWeightShare/10, p.Release.MaxWeightShare%10)
 	warn(p.Release.Dropouts == DropoutsAllow, "members may drop out of a run: steps over different sets can be compared to single one out")
+	warn(p.Release.Cohort == CohortSampled, "a ServerApp may ask some of the members in a step: its code chooses them, and steps over different sets can be compared to single one out")
 	warn(p.Release.Downlink == DownlinkPerNode, "nodes may be sent different content each")
 	for _, m := range p.Nodes.MessageTypes {
 		warn(m == "query", "nodes may be sent queries: remote questions about their data")

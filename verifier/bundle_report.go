@@ -60,10 +60,11 @@ type RunReport struct {
 	Members   []string    `json:"members"`
 	Nodes     uint64      `json:"nodes"`
 	Rounds    uint64      `json:"rounds"`
-	Frozen    []string    `json:"frozen,omitempty"` // arrays that nobody sent; they stayed as they began
-	Released  uint64      `json:"released"`         // steps whose outputs left the enclave
-	Inputs    uint64      `json:"inputs"`           // contributions in them
-	Excluded  uint64      `json:"excluded"`         // times that a node was left out of them
+	Frozen    []string    `json:"frozen,omitempty"`  // arrays that nobody sent; they stayed as they began
+	Released  uint64      `json:"released"`          // steps whose outputs left the enclave
+	Inputs    uint64      `json:"inputs"`            // contributions in them
+	Excluded  uint64      `json:"excluded"`          // times that a node was left out of them
+	Unasked   uint64      `json:"unasked,omitempty"` // of those, times that the ServerApp did not ask it
 	// SmallestDifference is in how many members two released steps on the same model
 	// differ at least, those that are alike left aside; 0: none differ (protocol F17).
 	SmallestDifference uint64 `json:"smallest_difference"`
@@ -232,7 +233,11 @@ func (r *RunReport) text(b *strings.Builder) {
 		names := plain(fmt.Sprintf("%q", r.Frozen[:min(n, shownFrozen)]))
 		line("frozen", "%d arrays: %s%s", n, strings.Trim(names, "[]"), map[bool]string{true: " and others"}[n > shownFrozen])
 	}
-	line("steps", "%d released, with %d contributions; %d times a node was left out", r.Released, r.Inputs, r.Excluded)
+	unasked := ""
+	if r.Unasked > 0 {
+		unasked = fmt.Sprintf(", %d of them because the ServerApp asked others", r.Unasked)
+	}
+	line("steps", "%d released, with %d contributions; %d times a node was left out%s", r.Released, r.Inputs, r.Excluded, unasked)
 	line("output", "%s", r.Output)
 	if !r.Began.IsZero() {
 		line("in the log", "from %s", r.Began.Format(timeForm))

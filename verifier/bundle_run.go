@@ -45,6 +45,7 @@ func StepRules(p *policy.Policy) receipt.Rules {
 		MinContributors: p.Release.MinContributors,
 		Collusion:       p.Release.Collusion,
 		Dropouts:        p.Release.Dropouts,
+		Sampled:         p.Release.Cohort == policy.CohortSampled,
 		Opens:           slices.Clone(p.Nodes.MessageTypes),
 		StepsPerEpoch:   p.Evidence.MaxRoundsPerEpoch,
 	}

@@ -43,6 +43,53 @@ func TestTwoEnclavesInLog(t *testing.T) {
 	expect(t, verify(t, w), Fail, ".steps")
 }
 
+// TestSampled: nodes that a ServerApp did not ask are told from those that dropped out,
+// and only a ServerApp may leave nodes out, where the policy says so.
+func TestSampled(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		cohort, class string
+		want          Verdict
+	}{
+		"allowed":    {policy.CohortSampled, receipt.ClassCustom, PassSimulated},
+		"fixed":      {policy.CohortFixed, receipt.ClassCustom, Fail},
+		"a strategy": {policy.CohortSampled, receipt.ClassMixing, Fail},
+	} {
+		w := newWorld(t, func(p *policy.Policy) {
+			p.Release.Dropouts, p.Release.Cohort = policy.DropoutsAllow, c.cohort
+			if c.class == receipt.ClassCustom {
+				a := &p.Apps[0]
+				a.Exposure, a.Strategies, a.Configs = policy.ExposureIndividual, []string{policy.StrategyCustom}, []policy.Digest{{9}}
+			}
+		})
+		e := w.boot()
+		r := e.begin(func(b *receipt.Run) {
+			if c.class == receipt.ClassCustom {
+				b.Strategy, b.Class, b.Exposure = policy.StrategyCustom, c.class, "individual"
+			}
+		})
+		r.left = receipt.Unasked
+		r.step(e, receipt.OpensTrain, 1, nil, true)
+		r.step(e, receipt.OpensNone, 1, w.nodes[1:], true)
+		r.end(e)
+		rep := verify(t, w)
+		if name != "allowed" {
+			expect(t, rep, Fail, ".steps")
+			continue
+		}
+		expect(t, rep, PassSimulated, "")
+		if x := rep.Runs[0]; x.Excluded != 1 || x.Unasked != 1 || !strings.Contains(rep.Text(), "1 of them because the ServerApp asked others") {
+			t.Errorf("%+v\n%s", x, rep.Text())
+		}
+		for k := range w.blobs {
+			if k.role == receipt.RoleExcluded { // another reason than the step says
+				w.blobs[k] = receipt.Excluded{{Node: w.nodes[0].key.Public().ID(), Code: receipt.Late}}.Encode()
+			}
+		}
+		expect(t, verify(t, w), Fail, ".step[2]")
+	}
+}
+
 func TestDropouts(t *testing.T) {
 	t.Parallel()
 	allow := func(p *policy.Policy) { p.Release.Dropouts = policy.DropoutsAllow }

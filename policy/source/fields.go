@@ -168,7 +168,7 @@ var fields = map[reflect.Type][]field{
 		{goName: "MinContributors", name: "min_contributors", doc: "members with weight in every result, at least 2; members are counted, not nodes"},
 		{goName: "Collusion", name: "collusion", doc: "members that may work together against one; min_contributors is at least two more"},
 		{goName: "MaxWeightShare", name: "max_weight_share", doc: "largest share of one member in a result; 0.6 is usual", form: formShare},
-		{goName: "Cohort", name: "cohort", doc: "fixed: the members of a run are those that it starts with", words: []string{policy.CohortFixed}},
+		{goName: "Cohort", name: "cohort", doc: "fixed: every step asks all members of the run; sampled: a ServerApp may ask some, and results over different sets can be compared (wants dropouts: allow)", words: []string{policy.CohortFixed, policy.CohortSampled}},
 		{goName: "Dropouts", name: "dropouts", doc: "refuse: a step without one of the cohort fails; allow: results over different sets can be compared", words: []string{policy.DropoutsAllow, policy.DropoutsRefuse}},
 		{goName: "Downlink", name: "downlink", doc: "broadcast: every node is sent the same; per_node: each may be sent something else", words: []string{policy.DownlinkShared, policy.DownlinkPerNode}},
 		{goName: "MaxMetricBytes", name: "max_metric_bytes", doc: "of the metrics in one message"},

@@ -158,6 +158,13 @@ type reply struct {
 	delivered bool // the process has all of it
 }
 
+// asksForAll says whether a process that asks for the replies to those messages sends no
+// more: it asks for those to all at once. One that does so for a single message may be one
+// of several threads.
+func (b *batch) asksForAll(ids []string) bool {
+	return !b.ready && len(b.messages) > 1 && !slices.ContainsFunc(b.messages, func(m announced) bool { return !slices.Contains(ids, m.id.String()) })
+}
+
 // reply wraps the replies into Flower's messages.
 func (b *batch) reply(run uint64, replies []Reply, now time.Time) ([]*reply, error) {
 	made := []*reply{}

@@ -272,6 +272,9 @@ func (s *Server) Answer(replies []Reply) error {
 func (s *Server) pull(ctx context.Context, ids []string) ([]*reply, error) {
 	s.mu.Lock()
 	b := s.batch
+	if b != nil && !s.ended && b.settle != nil && b.asksForAll(ids) {
+		s.hand(b)
+	}
 	s.mu.Unlock()
 	if b == nil {
 		return nil, refusef("it asks for replies before it has sent a message")

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,7 +33,7 @@ func inEach(t *testing.T, test func(t *testing.T, runtime bool)) {
 }
 
 // serve returns an opening and a client of it, which is to act as a ServerApp.
-func serve(t *testing.T, runtime bool, maxBytes int64) (*Server, flwr.ServerAppIoClient) {
+func serve(t *testing.T, runtime bool, maxBytes int64, nodes ...uint64) (*Server, flwr.ServerAppIoClient) {
 	t.Helper()
 	raw, err := os.ReadFile("../fab/testdata/flwr-1.29.0.fab")
 	if err != nil {
@@ -54,7 +55,13 @@ func serve(t *testing.T, runtime bool, maxBytes int64) (*Server, flwr.ServerAppI
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := New(Config{Bundle: b, Overrides: map[string]any{"epochs": int64(2)}, Nodes: []uint64{2, 3}, MaxBytes: maxBytes, Settle: 50 * time.Millisecond, Print: func(s string) { t.Log(s) }})
+	settle := 50 * time.Millisecond
+	if len(nodes) == 0 {
+		nodes = []uint64{2, 3}
+	} else {
+		settle = time.Hour // nothing is to wait for it
+	}
+	o := New(Config{Bundle: b, Overrides: map[string]any{"epochs": int64(2)}, Nodes: nodes, MaxBytes: maxBytes, Settle: settle, Print: func(s string) { t.Log(s) }})
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	serve := o.Serve
@@ -482,5 +489,52 @@ func testThreads(t *testing.T, runtime bool) {
 	}
 	if a, b := <-answers, <-answers; a+b != 5 {
 		t.Errorf("answers of %d and %d", a, b)
+	}
+}
+
+// TestSome: a process that sends some nodes a message, and asks for all their replies at
+// once, sends no others one; they are not waited for.
+func TestSome(t *testing.T) { inEach(t, testSome) }
+
+func testSome(t *testing.T, runtime bool) {
+	s, app := serve(t, runtime, 1<<20, 2, 3, 4)
+	ctx := t.Context()
+	var ids []string
+	for _, node := range []uint64{4, 2} {
+		m, tree, objects := message(t, "evaluate", node, usual(t))
+		r, err := app.PushMessages(ctx, &flwr.PushAppMessagesRequest{MessagesList: []*flwr.Message{m}, MessageObjectTrees: []*flwr.ObjectTree{tree}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range objects {
+			if slices.Contains(r.ObjectsToPush, x.ID.String()) {
+				if _, err := app.PushObject(ctx, &flwr.PushObjectRequest{ObjectId: x.ID.String(), ObjectContent: x.Raw}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		ids = append(ids, r.MessageIds...)
+	}
+	pulled := make(chan *flwr.PullAppMessagesResponse)
+	go func() {
+		r, err := app.PullMessages(ctx, &flwr.PullAppMessagesRequest{MessageIds: ids})
+		if err != nil {
+			t.Error(err)
+		}
+		pulled <- r
+	}()
+	b, err := next(t, s)
+	if err != nil || !slices.Equal(b.To, []uint64{4, 2}) {
+		t.Fatalf("batch %+v, %v", b, err)
+	}
+	failed := flower.NewFailure(2, "")
+	if err := s.Answer([]Reply{{Node: 2, Failure: failed}, {Node: 3, Failure: failed}}); err == nil {
+		t.Error("a reply of a node that was not asked was taken")
+	}
+	if err := s.Answer([]Reply{{Node: 2, Failure: failed}, {Node: 4, Failure: failed}}); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-pulled; len(r.GetMessagesList()) != 2 {
+		t.Errorf("replies %v", r)
 	}
 }
