@@ -42,6 +42,10 @@ type Policy struct {
 	Apps      []App     `cbor:"13,keyasint"` // sorted by Digest
 	Release   Release   `cbor:"14,keyasint"`
 	Nodes     NodeRules `cbor:"15,keyasint"`
+
+	// SignedApps lets in bundles that Apps does not list, by their signers. It may be left
+	// out: none are.
+	SignedApps []SignedApp `cbor:"16,keyasint,omitempty"` // sorted by App
 }
 
 // MemberID names a member as the policy spells it: a role such as
@@ -259,6 +263,18 @@ type App struct {
 	Configs    []Digest `cbor:"4,keyasint"` // accepted effective config digests, sorted; empty accepts any where Exposure is aggregate
 	Strategies []string `cbor:"5,keyasint"` // native strategies by name ("fedavg"), sorted
 	MaxRounds  uint64   `cbor:"6,keyasint"`
+}
+
+// SignedApp is an application whose bundles may run once enough of its signers have signed
+// them, without a new version of the policy. The exposure of such bundles is
+// [ExposureAggregate], always (protocol F5); the signatures stand in the log.
+type SignedApp struct {
+	App        string     `cbor:"1,keyasint"` // publisher/name, as the bundle's pyproject.toml says
+	Signers    []cose.Key `cbor:"2,keyasint"` // Ed25519 keys of this app alone; not empty, sorted
+	Threshold  uint64     `cbor:"3,keyasint"` // signers that must have signed a bundle, at least 1
+	Configs    []Digest   `cbor:"4,keyasint"` // accepted effective config digests, sorted; empty accepts any
+	Strategies []string   `cbor:"5,keyasint"` // mixing strategies by name, sorted
+	MaxRounds  uint64     `cbor:"6,keyasint"`
 }
 
 // Cohort rules (protocol F17).

@@ -41,7 +41,11 @@ func (p *Policy) Warnings() []string {
 		warn(g.AllowRIMHold, "NVIDIA's reference manifests are accepted while their signer's certificates are on hold")
 		warn(slices.Contains(g.AcceptedModes(), "ppcie"), "GPUs in protected-PCIe mode are accepted: what they send each other is in clear on NVLink")
 	}
-	warn(len(p.Apps) == 0, "no app is listed: no run can start")
+	warn(len(p.Apps)+len(p.SignedApps) == 0, "no app is listed: no run can start")
+	for _, a := range p.SignedApps {
+		warn(true, "%d of the %d signers of %s let a bundle of it run, without the members", a.Threshold, len(a.Signers), a.App)
+		warn(len(a.Configs) == 0, "signed bundles of %s run with any configuration", a.App)
+	}
 	for _, a := range p.Apps {
 		warn(a.Exposure == ExposureIndividual, "app %s (%s) sees single members' updates", a.Name, a.Digest.Short())
 		warn(len(a.Configs) == 0, "app %s (%s) runs with any configuration", a.Name, a.Digest.Short())

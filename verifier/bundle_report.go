@@ -48,23 +48,26 @@ type LogReport struct {
 
 // RunReport is one run.
 type RunReport struct {
-	Run       cose.Digest `json:"run"`
-	RunID     uint64      `json:"run_id"`
-	App       cose.Digest `json:"app"`
-	AppName   string      `json:"app_name,omitempty"`
-	Config    cose.Digest `json:"config"`
-	Strategy  string      `json:"strategy"`
-	Class     string      `json:"class"`
-	Exposure  string      `json:"exposure"`
-	Requester string      `json:"requester,omitempty"` // member
-	Members   []string    `json:"members"`
-	Nodes     uint64      `json:"nodes"`
-	Rounds    uint64      `json:"rounds"`
-	Frozen    []string    `json:"frozen,omitempty"`  // arrays that nobody sent; they stayed as they began
-	Released  uint64      `json:"released"`          // steps whose outputs left the enclave
-	Inputs    uint64      `json:"inputs"`            // contributions in them
-	Excluded  uint64      `json:"excluded"`          // times that a node was left out of them
-	Unasked   uint64      `json:"unasked,omitempty"` // of those, times that the ServerApp did not ask it
+	Run     cose.Digest `json:"run"`
+	RunID   uint64      `json:"run_id"`
+	App     cose.Digest `json:"app"`
+	AppName string      `json:"app_name,omitempty"`
+	// Signers are the ids of the keys by whose signatures, in the log before the run, the
+	// policy let the app in; none where it lists the app.
+	Signers   []cose.Digest `json:"signers,omitempty"`
+	Config    cose.Digest   `json:"config"`
+	Strategy  string        `json:"strategy"`
+	Class     string        `json:"class"`
+	Exposure  string        `json:"exposure"`
+	Requester string        `json:"requester,omitempty"` // member
+	Members   []string      `json:"members"`
+	Nodes     uint64        `json:"nodes"`
+	Rounds    uint64        `json:"rounds"`
+	Frozen    []string      `json:"frozen,omitempty"`  // arrays that nobody sent; they stayed as they began
+	Released  uint64        `json:"released"`          // steps whose outputs left the enclave
+	Inputs    uint64        `json:"inputs"`            // contributions in them
+	Excluded  uint64        `json:"excluded"`          // times that a node was left out of them
+	Unasked   uint64        `json:"unasked,omitempty"` // of those, times that the ServerApp did not ask it
 	// SmallestDifference is in how many members two released steps on the same model
 	// differ at least, those that are alike left aside; 0: none differ (protocol F17).
 	SmallestDifference uint64 `json:"smallest_difference"`
@@ -226,6 +229,9 @@ func (r *RunReport) text(b *strings.Builder) {
 	}
 	fmt.Fprintf(b, "\nrun %s\n", r.Run)
 	line("app", "%s %q, config %s", r.App.Short(), r.AppName, r.Config.Short())
+	for i, k := range r.Signers {
+		line(map[bool]string{true: "signed by"}[i == 0], "key %s", k)
+	}
 	line("strategy", "%s (%s), exposure %s", r.Strategy, r.Class, r.Exposure)
 	line("asked by", "%s", r.Requester)
 	line("cohort", "%d nodes of %s", r.Nodes, strings.Join(r.Members, ", "))

@@ -74,7 +74,7 @@ func (u *user) aggregates(digest [32]byte, configs ...map[string]any) []ci.Optio
 		u.t.Fatal(err)
 	}
 	return []ci.Option{ci.ServerApps(a), ci.Policy(func(p *policy.Policy) {
-		x := p.App(digest)
+		x := p.App(digest, nil)
 		x.Exposure, x.Strategies = policy.ExposureIndividual, []string{policy.StrategyCustom}
 		for _, c := range configs {
 			x.Configs = append(x.Configs, policy.ConfigDigest(c))
