@@ -113,7 +113,8 @@ func (r *run) startApp() error {
 	if err != nil {
 		return err
 	}
-	c := serverapp.Config{Bundle: r.custom.bundle, Overrides: overrides, RunID: r.body.RunID, MaxBytes: maxHandedOut, Now: r.e.cfg.Now}
+	c := serverapp.Config{Bundle: r.custom.bundle, Overrides: overrides, RunID: r.body.RunID, MaxBytes: maxHandedOut, Now: r.e.cfg.Now,
+		All: r.e.policy.Release.Cohort == policy.CohortFixed}
 	for _, p := range r.cohort {
 		number := flower.NodeNumber(p.Node)
 		if slices.Contains(c.Nodes, number) {
