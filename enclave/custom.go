@@ -43,6 +43,7 @@ type custom struct {
 	over   chan struct{}              // closed when the run has ended
 	first  object.RecordDict          // the first content, in outline
 	shapes map[string]shape           // of its arrays, by name
+	bytes  int64                      // of them
 	failed map[Digest]*flower.Failure // of the open step
 	rounds uint64                     // train batches so far
 	result *model                     // the newest arrays that no training has followed, or nil
@@ -53,6 +54,7 @@ type shape struct {
 	tensor       aggregate.Tensor
 	dtype, stype string
 	dims         []int
+	bytes        int // .npy header and data
 }
 
 func (s shape) equal(t shape) bool {
@@ -249,8 +251,29 @@ func (x *custom) learn(d object.RecordDict, b *serverapp.Batch) error {
 			return serverapp.Refuse("its first message has two arrays of one name: %.80q", s.tensor.Name)
 		}
 		x.shapes[s.tensor.Name] = s
+		x.bytes += int64(s.bytes)
 		return nil
 	})
+}
+
+// What a reply may hold: the ServerApp's process has all of them in memory at once, and
+// one member is not to end the run by filling it. Some strategies' clients send several
+// models (control variates, masks, personal parts).
+const (
+	maxReplyModels = 8        // times the arrays of the first message
+	maxReplyMore   = 64 << 20 // bytes beside
+)
+
+// bounded refuses a reply of more bytes than a ServerApp is to hold.
+func (x *custom) bounded(reply []chunkstore.Entry) error {
+	var size int64
+	for _, e := range reply {
+		size += e.Size
+	}
+	if limit := maxReplyModels*x.bytes + maxReplyMore; size > limit {
+		return fmt.Errorf("a reply of %d bytes, where %d times the ServerApp's first message and %d MiB are %d", size, maxReplyModels, maxReplyMore>>20, limit)
+	}
+	return nil
 }
 
 // fits says whether the arrays of a message are those of the first, all of them or none:
@@ -305,7 +328,7 @@ func eachArray(d object.RecordDict, b *serverapp.Batch, f func(shape) error) err
 				return serverapp.Refuse("an array of a message has another size than its header says: %.80q", a.Name)
 			}
 			t := aggregate.Tensor{Name: a.Name, Type: h.Descr, Shape: h.Shape, Fortran: h.Fortran}
-			if err := f(shape{t, a.Array.DType, a.Array.SType, a.Array.Shape}); err != nil {
+			if err := f(shape{t, a.Array.DType, a.Array.SType, a.Array.Shape, size}); err != nil {
 				return err
 			}
 		}
@@ -497,7 +520,7 @@ func (r *run) result(m *model, round uint64, totals object.MetricRecord) produce
 // readCustom opens a contribution that the ServerApp is to see, and reads all of it once:
 // what is admitted can be had.
 func (r *run) readCustom(ctx context.Context, u *update, dict object.RecordDict) (*update, error) {
-	if err := flower.CheckCustomReply(dict, r.custom.first, r.e.policy); err != nil {
+	if err := errors.Join(flower.CheckCustomReply(dict, r.custom.first, r.e.policy), r.custom.bounded(u.parcel.Entries())); err != nil {
 		return nil, err
 	}
 	ctx, done, err := r.e.firstReading(ctx)
