@@ -33,7 +33,13 @@ type run struct {
 	statement []byte                        // the run statement
 	recent    [][]byte                      // the newest statements of the run's enclave, oldest first
 	over      *session.Ended                // its end, as long as this node's mirror of the log does not show it
+	ending    *session.Ended                // its end, while the task with its result may come yet
+	gaveUp    bool                          // it did not come
 }
+
+// lateTask is how long an ended run waits for its last task. A node that comes back in the
+// moment of the end hears of it before the enclave has answered what the node resumes.
+const lateTask = 5 * time.Second
 
 // restoreRuns rebuilds the runs that had not ended from the journal.
 func (n *Node) restoreRuns() error {
@@ -297,6 +303,13 @@ func (n *Node) runEnded(m *session.Ended) error {
 	if !ok {
 		return fmt.Errorf("%s does not end a run", s.Kind)
 	}
+	if body.Outcome == receipt.Completed && !r.gaveUp && (r.task == nil || r.task.step.Digest() != body.Step) {
+		if r.ending == nil {
+			r.ending = m
+			n.loop.After(lateTask, func() { n.endWithout(r) })
+		}
+		return nil
+	}
 	if err := n.journal.Ended(r.digest, m.Statement); err != nil {
 		n.loop.Stop(err)
 		return err
@@ -331,6 +344,18 @@ func (n *Node) runEnded(m *session.Ended) error {
 		})
 	})
 	return nil
+}
+
+// endWithout ends a run whose last task did not come.
+func (n *Node) endWithout(r *run) {
+	if n.runs[r.digest] != r {
+		return
+	}
+	r.gaveUp = true
+	n.log.WarnContext(n.ctx, "the run's last step did not come: this node has no result of it", "run", r.digest.Short())
+	if err := n.runEnded(r.ending); err != nil {
+		n.log.WarnContext(n.ctx, "end of run refused", "run", r.digest.Short(), "reason", err.Error())
+	}
 }
 
 // overdue ends the runs whose end the mirror of the log shows by now.

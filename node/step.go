@@ -109,6 +109,9 @@ func (n *Node) newTask(m *session.Task) error {
 		return err
 	}
 	n.answer(r)
+	if r.ending != nil {
+		return n.runEnded(r.ending)
+	}
 	return nil
 }
 
