@@ -35,7 +35,7 @@ func BenchmarkFedAvg(b *testing.B) {
 				}
 				limit += time.Since(start)
 				b.StartTimer()
-				if err := p.Array(model, Sources{In: readers(in...)}, io.Discard, nil); err != nil {
+				if err := p.Array(model, Sources{In: lenders(in...)}, io.Discard, nil); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -68,7 +68,7 @@ func BenchmarkKernel(b *testing.B) {
 	}
 	b.SetBytes(n * Tile)
 	for b.Loop() {
-		weigh32(out, in, w)
+		weighFused(out, in, w)
 	}
 }
 
@@ -109,7 +109,7 @@ func benchmarkSorted(b *testing.B, name string) {
 	model := Tensor{"a", "<f4", []int{elements}, false}
 	b.SetBytes(n * 4 * elements)
 	for b.Loop() {
-		if err := p.Array(model, Sources{In: readers(in...)}, io.Discard, nil); err != nil {
+		if err := p.Array(model, Sources{In: lenders(in...)}, io.Discard, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

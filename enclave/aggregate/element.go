@@ -62,6 +62,9 @@ func (e element) wide() int {
 // kept returns the element type of what they are computed in.
 func (e element) kept() element { return element{kind: 'f', size: e.wide()} }
 
+// native reports whether elements lie as they are computed with: nothing is converted.
+func (e element) native() bool { return e.kind == 'f' && e.size >= 4 && e.big == hostBig }
+
 // hostBig reports whether this machine is big-endian.
 var hostBig = binary.NativeEndian.Uint16([]byte{1, 0}) != 1
 
@@ -263,6 +266,12 @@ func newTiles(n int) []tile {
 	return tiles
 }
 
+// view returns the elements in b, which is aligned for them.
+func view[F float](b []byte) []F {
+	var f F
+	return unsafe.Slice((*F)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/int(unsafe.Sizeof(f)))
+}
+
 func (t tile) bytes() []byte       { return unsafe.Slice((*byte)(unsafe.Pointer(&t[0])), 8*len(t)) }
 func (t tile) float32s() []float32 { return unsafe.Slice((*float32)(unsafe.Pointer(&t[0])), 2*len(t)) }
 func (t tile) float64s() []float64 { return unsafe.Slice((*float64)(unsafe.Pointer(&t[0])), len(t)) }
@@ -286,38 +295,47 @@ var (
 	}
 )
 
-// finite reports whether the first n values of t, which were widened, are.
-func (e element) finite(t tile, n int) bool {
-	return e.integer() || finite[e.wide()].holds(t, n*e.wide())
+// finite reports whether all values in b are, which were widened.
+func (e element) finite(b []byte) bool {
+	return e.integer() || finite[e.wide()].holds(b)
 }
 
-// tame reports whether no mean of the first n values of t, which were widened, and others
-// like them overflows e.
-func (e element) tame(t tile, n int) bool {
+// tame reports whether no mean of values in b, which were widened, and others like them
+// overflows e.
+func (e element) tame(b []byte) bool {
 	switch {
 	case e.integer():
 		return true
 	case e.half():
-		for _, x := range t.float32s()[:n] {
+		for _, x := range view[float32](b) {
 			if !(x < 0x1p15 && x > -0x1p15) {
 				return false
 			}
 		}
 		return true
 	}
-	return tame[e.wide()].holds(t, n*e.wide())
+	return tame[e.wide()].holds(b)
 }
 
-// holds reports whether every element of t[:n] (n bytes, in the machine's order)
-// is within the bound.
-func (b bound) holds(t tile, n int) bool {
-	var beyond uint64
-	for _, w := range t[:n/8] {
-		beyond |= (w & b.mask) + b.one
+// holds reports whether every element in b, in the machine's order, is within the bound.
+func (b bound) holds(elements []byte) bool {
+	var found uint64
+	if n := len(elements) &^ 127; vectors && n > 0 {
+		found = beyond(&elements[0], n, b.mask, b.one)
+		elements = elements[n:]
 	}
-	if n%8 == 4 { // one last float32
-		w := uint64(binary.NativeEndian.Uint32(t.bytes()[n-4:]))
-		beyond |= (w & b.mask) + b.one&math.MaxUint32
+	return (found|b.beyond(elements))&b.top == 0
+}
+
+// beyond returns a word with bits of top where an element is beyond the bound. It is the
+// reference of the kernel of that name.
+func (b bound) beyond(elements []byte) (found uint64) {
+	for ; len(elements) >= 8; elements = elements[8:] {
+		found |= (binary.NativeEndian.Uint64(elements) & b.mask) + b.one
 	}
-	return beyond&b.top == 0
+	if len(elements) == 4 { // one last float32
+		w := uint64(binary.NativeEndian.Uint32(elements))
+		found |= (w & b.mask) + b.one&math.MaxUint32
+	}
+	return found
 }

@@ -1,5 +1,7 @@
 package aggregate
 
+import "unsafe"
+
 type float interface{ float32 | float64 }
 
 // combination is how the contributions to one value become one.
@@ -29,13 +31,46 @@ func weigh[F float](out []F, in [][]F, w []F) {
 	}
 }
 
-func weighAny[F float](p *Plan, out []F, in [][]F) {
-	switch out := any(out).(type) {
-	case []float32:
-		weigh32(out, any(in).([][]float32), p.w32)
-	case []float64:
-		weigh64(out, any(in).([][]float64), p.w64)
+// fused is how many contributions are added up at a time, at most: fewer streams leave the
+// memory waiting, and of more the processor loses track (docs/performance.md).
+const fused = 8
+
+// weighBlock is how many bytes the kernels add up at a time.
+const weighBlock = 256
+
+// weighFused is weigh by the kernels, where there are any.
+func weighFused[F float](out []F, in [][]F, w []F) {
+	n := 0
+	if vectors {
+		n = len(out) &^ (weighBlock/int(unsafe.Sizeof(out[0])) - 1)
 	}
+	if n > 0 {
+		groups := (len(in) + fused - 1) / fused
+		for g := range groups {
+			from, to := g*len(in)/groups, (g+1)*len(in)/groups
+			var heads [fused]*F
+			for k, x := range in[from:to] {
+				heads[k] = &x[:n][0]
+			}
+			switch heads := any(heads[:to-from]).(type) {
+			case []*float32:
+				sum32(any(&out[0]).(*float32), heads, any(w[from:to]).([]float32), n, g > 0)
+			case []*float64:
+				sum64(any(&out[0]).(*float64), heads, any(w[from:to]).([]float64), n, g > 0)
+			}
+		}
+	}
+	if n < len(out) {
+		weigh(out[n:], tails(in, n), w)
+	}
+}
+
+func tails[F float](in [][]F, n int) [][]F {
+	t := make([][]F, len(in))
+	for k, x := range in {
+		t[k] = x[n:]
+	}
+	return t
 }
 
 // weighHalves is weigh with every operation rounded to float16, the weights too. Rounding

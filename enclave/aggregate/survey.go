@@ -48,7 +48,7 @@ func (v *Survey) Array(want Tensor, model io.Reader, in []io.Reader) error {
 	if len(in) != v.n {
 		return fmt.Errorf("aggregate: %d readers for %d contributions", len(in), v.n)
 	}
-	w, err := openWindow(want, sources{needsModel: v.s.form.model, model: model, in: in})
+	w, err := openWindow(want, sources{needsModel: v.s.form.model, model: model, in: in, use: computes})
 	if err != nil {
 		return err
 	}
