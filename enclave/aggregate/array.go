@@ -154,9 +154,9 @@ func compute[F float](p *Plan, w *window, c columns[F], out []F, random *noise) 
 		} else {
 			switch out := any(out).(type) {
 			case []float32:
-				weighFused(out, any(c.in).([][]float32), p.w32)
+				weigh32(out, any(c.in).([][]float32), p.w32)
 			case []float64:
-				weighFused(out, any(c.in).([][]float64), p.w64)
+				weigh64(out, any(c.in).([][]float64), p.w64)
 			}
 		}
 	case middle:

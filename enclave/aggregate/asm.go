@@ -26,23 +26,31 @@ type kind struct {
 
 func main() {
 	for _, k := range []kind{{32, VADDPS, VMULPS, VBROADCASTSS}, {64, VADDPD, VMULPD, VBROADCASTSD}} {
-		k.weigh()
+		k.weigh(false)
 		k.sum()
 		sorter{k, false}.sort()
 		sorter{k, true}.sort()
 	}
 	beyond()
+	kind{32, VADDPS, VMULPS, VBROADCASTSS}.weigh(true)
+	conversions()
 	Generate()
 }
 
 // weigh adds contributions up: block by block in registers, through which they go one after
-// another. Products and sums are rounded each, as numpy's are.
-func (k kind) weigh() {
+// another. Products and sums are rounded each, as numpy's are: to float16 if they are halves.
+func (k kind) weigh(halves bool) {
 	const block = 256 // bytes
-	TEXT(fmt.Sprintf("sum%d", k.bits), NOSPLIT, fmt.Sprintf("func(out *float%d, in []*float%[1]d, w []float%[1]d, n int, add bool)", k.bits))
-	Doc(fmt.Sprintf("sum%d sets out[:n] to the sum over k of in[k][:n]*w[k], or to itself and that sum, one after", k.bits),
-		fmt.Sprintf("the other. n is a positive multiple of %d and len(w) == len(in) > 0. in holds addresses of", block*8/k.bits),
-		"first elements.")
+	name, rounded := fmt.Sprintf("sum%d", k.bits), "."
+	round := func(VecPhysical) {}
+	if halves {
+		name, rounded, round = "sumHalves", ", rounded to float16 as every product is.", half
+	}
+	TEXT(name, NOSPLIT, fmt.Sprintf("func(out *float%d, in []*float%[1]d, w []float%[1]d, n int, add bool)", k.bits))
+	Doc(name+" sets out[:n] to the sum over k of in[k][:n]*w[k], or to itself and that sum, one after",
+		"the other"+rounded,
+		fmt.Sprintf("n is a positive multiple of %d and len(w) == len(in) > 0. in holds addresses of first", block*8/k.bits),
+		"elements.")
 	Pragma("noescape")
 	out, in, weights := Load(Param("out"), GP64()), Load(Param("in").Base(), GP64()), Load(Param("w").Base(), GP64())
 	count, end, add := Load(Param("in").Len(), GP64()), Load(Param("n"), GP64()), Load(Param("add"), GP8())
@@ -63,6 +71,7 @@ func (k kind) weigh() {
 	contribution()
 	for i, y := range sums {
 		k.mul(Mem{Base: x, Index: at, Scale: 1, Disp: 32 * i}, weight, y)
+		round(y)
 	}
 	INCQ(c)
 	JMP(LabelRef("next"))
@@ -77,7 +86,9 @@ func (k kind) weigh() {
 	for i, y := range sums {
 		p := products[i%len(products)]
 		k.mul(Mem{Base: x, Index: at, Scale: 1, Disp: 32 * i}, weight, p)
+		round(p)
 		k.add(p, y, y)
+		round(y)
 	}
 	INCQ(c)
 	JMP(LabelRef("next"))
@@ -90,6 +101,88 @@ func (k kind) weigh() {
 	JLT(LabelRef("block"))
 	VZEROUPPER()
 	RET()
+}
+
+// half rounds float32 values to float16's, of two to the even one.
+func half(y VecPhysical) {
+	VCVTPS2PH(Imm(0), y, y.(Vec).AsX())
+	VCVTPH2PS(y.(Vec).AsX(), y)
+}
+
+// convert goes through memory, 16 elements at a time, from and to elements of so many bytes.
+func convert(name, doc, signature string, from, to int, f func(in, out Mem)) {
+	TEXT(name, NOSPLIT, signature)
+	where := "begins where in begins."
+	if from < to {
+		where = "ends where in ends."
+	}
+	Doc(name+" "+doc+" n is a positive multiple of 16. out and in may be", "the same memory, if out "+where)
+	Pragma("noescape")
+	out, in, n := Load(Param("out"), GP64()), Load(Param("in"), GP64()), Load(Param("n"), GP64())
+	Label("next")
+	f(Mem{Base: in}, Mem{Base: out})
+	ADDQ(Imm(uint64(16*from)), in)
+	ADDQ(Imm(uint64(16*to)), out)
+	SUBQ(Imm(16), n)
+	JNZ(LabelRef("next"))
+	VZEROUPPER()
+	RET()
+}
+
+// conversions are between float32 and the types of two bytes.
+func conversions() {
+	const widening, narrowing, rounding = "func(out *float32, in *byte, n int)", "func(out *byte, in *float32, n int)", "func(out, in *float32, n int)"
+	convert("widenHalves", "sets out to n values of float16.", widening, 2, 4, func(in, out Mem) {
+		VCVTPH2PS(in, Y0)
+		VCVTPH2PS(in.Offset(16), Y1)
+		VMOVUPS(Y0, out)
+		VMOVUPS(Y1, out.Offset(32))
+	})
+	convert("widenBrains", "sets out to n values of bfloat16.", widening, 2, 4, func(in, out Mem) {
+		VPMOVZXWD(in, Y0)
+		VPMOVZXWD(in.Offset(16), Y1)
+		VPSLLD(Imm(16), Y0, Y0)
+		VPSLLD(Imm(16), Y1, Y1)
+		VMOVDQU(Y0, out)
+		VMOVDQU(Y1, out.Offset(32))
+	})
+	convert("roundHalves", "rounds n values to float16's.", rounding, 4, 4, func(in, out Mem) {
+		for i, y := range []VecPhysical{Y0, Y1} {
+			VMOVUPS(in.Offset(32*i), y)
+			half(y)
+			VMOVUPS(y, out.Offset(32*i))
+		}
+	})
+	convert("roundBrains", "rounds n values to bfloat16's.", rounding, 4, 4, func(in, out Mem) {
+		for i := range 2 {
+			VMOVDQU(in.Offset(32*i), Y0)
+			VPSRLD(Imm(16), Y0, Y1)
+			VPAND(constant(32, 1), Y1, Y1)
+			VPADDD(constant(32, 0x7fff), Y1, Y1)
+			VPADDD(Y0, Y1, Y1)
+			Comment("NaN stays one")
+			VPOR(constant(32, 0x00400000), Y0, Y2)
+			VCMPPS(Imm(3), Y0, Y0, Y0)
+			VBLENDVPS(Y0, Y2, Y1, Y1)
+			VPAND(constant(32, 0xffff0000), Y1, Y1)
+			VMOVDQU(Y1, out.Offset(32*i))
+		}
+	})
+	convert("narrowHalves", "sets out to n values, rounded to float16.", narrowing, 4, 2, func(in, out Mem) {
+		VMOVUPS(in, Y0)
+		VMOVUPS(in.Offset(32), Y1)
+		VCVTPS2PH(Imm(0), Y0, out)
+		VCVTPS2PH(Imm(0), Y1, out.Offset(16))
+	})
+	convert("narrowBrains", "sets out to n values that are bfloat16's.", narrowing, 4, 2, func(in, out Mem) {
+		VMOVDQU(in, Y0)
+		VMOVDQU(in.Offset(32), Y1)
+		VPSRLD(Imm(16), Y0, Y0)
+		VPSRLD(Imm(16), Y1, Y1)
+		VPACKUSDW(Y1, Y0, Y0)
+		VPERMQ(Imm(0xd8), Y0, Y0)
+		VMOVDQU(Y0, out)
+	})
 }
 
 // beyond ors up what tells whether a value is beyond a bound.
@@ -172,6 +265,26 @@ func (k kind) sum() {
 	RET()
 }
 
+// constant returns memory that holds value in every place of a vector.
+func constant(bits int, value uint64) Mem {
+	name := fmt.Sprintf("c%d_%x", bits, value)
+	at, known := constants[name]
+	if !known {
+		at = GLOBL(name, RODATA|NOPTR)
+		for i := 0; i < 64; i += bits / 8 {
+			if bits == 32 {
+				DATA(i, U32(value))
+			} else {
+				DATA(i, U64(value))
+			}
+		}
+		constants[name] = at
+	}
+	return at
+}
+
+var constants = map[string]Mem{}
+
 // sorter is a kind in vectors of AVX2 or, if it is wide, of AVX-512, which are twice as long
 // and twice as many.
 type sorter struct {
@@ -236,32 +349,12 @@ func (s sorter) sort() {
 	RET()
 }
 
-// constant returns memory that holds value in every place of a vector.
-func (s sorter) constant(value uint64) Mem {
-	name := fmt.Sprintf("c%d_%x", s.bits, value)
-	at, known := constants[name]
-	if !known {
-		at = GLOBL(name, RODATA|NOPTR)
-		for i := 0; i < 64; i += s.bits / 8 {
-			if s.bits == 32 {
-				DATA(i, U32(value))
-			} else {
-				DATA(i, U64(value))
-			}
-		}
-		constants[name] = at
-	}
-	return at
-}
-
-var constants = map[string]Mem{}
-
 // finite returns the lowest and the highest finite number, as flip makes integers of them.
 func (s sorter) finite() (lowest, highest Mem) {
 	if s.bits == 32 {
-		return s.constant(0x80800000), s.constant(0x7f7fffff)
+		return constant(s.bits, 0x80800000), constant(s.bits, 0x7f7fffff)
 	}
-	return s.constant(0x8010000000000000), s.constant(0x7fefffffffffffff)
+	return constant(s.bits, 0x8010000000000000), constant(s.bits, 0x7fefffffffffffff)
 }
 
 // groups turns values into integers in the same order, and sorts group after group.

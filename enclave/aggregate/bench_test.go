@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// BenchmarkFedAvg reports GB/s of contributions consumed, and beside it the
+// BenchmarkFedAvg reports GB/s of contributions consumed that lie in memory, and beside it the
 // limit, measured in the same run and interleaved with it: reading the same bytes
 // once, by bytes.IndexByte, which is vector code that finds nothing.
 func BenchmarkFedAvg(b *testing.B) {
@@ -68,12 +68,34 @@ func BenchmarkKernel(b *testing.B) {
 	}
 	b.SetBytes(n * Tile)
 	for b.Loop() {
-		weighFused(out, in, w)
+		weigh32(out, in, w)
 	}
 }
 
-// BenchmarkMedian is the median of a hundred contributions that lie in memory, of which
-// readers copy every byte.
+// BenchmarkShort is FedAvg of eight contributions of two bytes an element, which the cache
+// holds.
+func BenchmarkShort(b *testing.B) {
+	const elements = Tile / 4
+	for name, descr := range map[string]string{"float16": "<f2", "bfloat16": "<V2"} {
+		b.Run(name, func(b *testing.B) {
+			var in [][]byte
+			for k := range 8 {
+				in = append(in, typed(descr, elements, bytes.Repeat([]byte{byte(k), 0x30}, elements)))
+			}
+			p := plan(b, FedAvg, contributions(1, 2, 3, 4, 5, 6, 7, 8))
+			model := Tensor{"a", descr, []int{elements}, false}
+			b.SetBytes(8 * 2 * elements)
+			for b.Loop() {
+				if err := p.Array(model, Sources{In: lenders(in...)}, io.Discard, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkMedian is the median of a hundred contributions that lie in memory, and are lent
+// from there.
 func BenchmarkMedian(b *testing.B) { benchmarkSorted(b, FedMedian) }
 
 // BenchmarkTrimmedMean is the same without the lowest and the highest fifth.

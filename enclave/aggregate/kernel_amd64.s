@@ -3901,3 +3901,344 @@ next:
 	VZEROUPPER
 	MOVQ         AX, ret+32(FP)
 	RET
+
+// func sumHalves(out *float32, in []*float32, w []float32, n int, add bool)
+// Requires: AVX, F16C
+TEXT ·sumHalves(SB), NOSPLIT, $0-65
+	MOVQ out+0(FP), AX
+	MOVQ in_base+8(FP), CX
+	MOVQ w_base+32(FP), DX
+	MOVQ in_len+16(FP), BX
+	MOVQ n+56(FP), SI
+	MOVB add+64(FP), DI
+	SHLQ $0x02, SI
+	XORQ R8, R8
+
+block:
+	XORQ         R9, R9
+	TESTB        DI, DI
+	JNZ          load
+	MOVQ         (CX)(R9*8), R10
+	VBROADCASTSS (DX)(R9*4), Y15
+	VMULPS       (R10)(R8*1), Y15, Y0
+	VCVTPS2PH    $0x00, Y0, X0
+	VCVTPH2PS    X0, Y0
+	VMULPS       32(R10)(R8*1), Y15, Y1
+	VCVTPS2PH    $0x00, Y1, X1
+	VCVTPH2PS    X1, Y1
+	VMULPS       64(R10)(R8*1), Y15, Y2
+	VCVTPS2PH    $0x00, Y2, X2
+	VCVTPH2PS    X2, Y2
+	VMULPS       96(R10)(R8*1), Y15, Y3
+	VCVTPS2PH    $0x00, Y3, X3
+	VCVTPH2PS    X3, Y3
+	VMULPS       128(R10)(R8*1), Y15, Y4
+	VCVTPS2PH    $0x00, Y4, X4
+	VCVTPH2PS    X4, Y4
+	VMULPS       160(R10)(R8*1), Y15, Y5
+	VCVTPS2PH    $0x00, Y5, X5
+	VCVTPH2PS    X5, Y5
+	VMULPS       192(R10)(R8*1), Y15, Y6
+	VCVTPS2PH    $0x00, Y6, X6
+	VCVTPH2PS    X6, Y6
+	VMULPS       224(R10)(R8*1), Y15, Y7
+	VCVTPS2PH    $0x00, Y7, X7
+	VCVTPH2PS    X7, Y7
+	INCQ         R9
+	JMP          next
+
+load:
+	VMOVUPS (AX)(R8*1), Y0
+	VMOVUPS 32(AX)(R8*1), Y1
+	VMOVUPS 64(AX)(R8*1), Y2
+	VMOVUPS 96(AX)(R8*1), Y3
+	VMOVUPS 128(AX)(R8*1), Y4
+	VMOVUPS 160(AX)(R8*1), Y5
+	VMOVUPS 192(AX)(R8*1), Y6
+	VMOVUPS 224(AX)(R8*1), Y7
+
+next:
+	CMPQ         R9, BX
+	JGE          store
+	MOVQ         (CX)(R9*8), R10
+	VBROADCASTSS (DX)(R9*4), Y15
+	VMULPS       (R10)(R8*1), Y15, Y8
+	VCVTPS2PH    $0x00, Y8, X8
+	VCVTPH2PS    X8, Y8
+	VADDPS       Y8, Y0, Y0
+	VCVTPS2PH    $0x00, Y0, X0
+	VCVTPH2PS    X0, Y0
+	VMULPS       32(R10)(R8*1), Y15, Y9
+	VCVTPS2PH    $0x00, Y9, X9
+	VCVTPH2PS    X9, Y9
+	VADDPS       Y9, Y1, Y1
+	VCVTPS2PH    $0x00, Y1, X1
+	VCVTPH2PS    X1, Y1
+	VMULPS       64(R10)(R8*1), Y15, Y10
+	VCVTPS2PH    $0x00, Y10, X10
+	VCVTPH2PS    X10, Y10
+	VADDPS       Y10, Y2, Y2
+	VCVTPS2PH    $0x00, Y2, X2
+	VCVTPH2PS    X2, Y2
+	VMULPS       96(R10)(R8*1), Y15, Y11
+	VCVTPS2PH    $0x00, Y11, X11
+	VCVTPH2PS    X11, Y11
+	VADDPS       Y11, Y3, Y3
+	VCVTPS2PH    $0x00, Y3, X3
+	VCVTPH2PS    X3, Y3
+	VMULPS       128(R10)(R8*1), Y15, Y12
+	VCVTPS2PH    $0x00, Y12, X12
+	VCVTPH2PS    X12, Y12
+	VADDPS       Y12, Y4, Y4
+	VCVTPS2PH    $0x00, Y4, X4
+	VCVTPH2PS    X4, Y4
+	VMULPS       160(R10)(R8*1), Y15, Y13
+	VCVTPS2PH    $0x00, Y13, X13
+	VCVTPH2PS    X13, Y13
+	VADDPS       Y13, Y5, Y5
+	VCVTPS2PH    $0x00, Y5, X5
+	VCVTPH2PS    X5, Y5
+	VMULPS       192(R10)(R8*1), Y15, Y14
+	VCVTPS2PH    $0x00, Y14, X14
+	VCVTPH2PS    X14, Y14
+	VADDPS       Y14, Y6, Y6
+	VCVTPS2PH    $0x00, Y6, X6
+	VCVTPH2PS    X6, Y6
+	VMULPS       224(R10)(R8*1), Y15, Y8
+	VCVTPS2PH    $0x00, Y8, X8
+	VCVTPH2PS    X8, Y8
+	VADDPS       Y8, Y7, Y7
+	VCVTPS2PH    $0x00, Y7, X7
+	VCVTPH2PS    X7, Y7
+	INCQ         R9
+	JMP          next
+
+store:
+	VMOVUPS Y0, (AX)(R8*1)
+	VMOVUPS Y1, 32(AX)(R8*1)
+	VMOVUPS Y2, 64(AX)(R8*1)
+	VMOVUPS Y3, 96(AX)(R8*1)
+	VMOVUPS Y4, 128(AX)(R8*1)
+	VMOVUPS Y5, 160(AX)(R8*1)
+	VMOVUPS Y6, 192(AX)(R8*1)
+	VMOVUPS Y7, 224(AX)(R8*1)
+	ADDQ    $0x00000100, R8
+	CMPQ    R8, SI
+	JLT     block
+	VZEROUPPER
+	RET
+
+// func widenHalves(out *float32, in *byte, n int)
+// Requires: AVX, F16C
+TEXT ·widenHalves(SB), NOSPLIT, $0-24
+	MOVQ out+0(FP), AX
+	MOVQ in+8(FP), CX
+	MOVQ n+16(FP), DX
+
+next:
+	VCVTPH2PS (CX), Y0
+	VCVTPH2PS 16(CX), Y1
+	VMOVUPS   Y0, (AX)
+	VMOVUPS   Y1, 32(AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, DX
+	JNZ       next
+	VZEROUPPER
+	RET
+
+// func widenBrains(out *float32, in *byte, n int)
+// Requires: AVX, AVX2
+TEXT ·widenBrains(SB), NOSPLIT, $0-24
+	MOVQ out+0(FP), AX
+	MOVQ in+8(FP), CX
+	MOVQ n+16(FP), DX
+
+next:
+	VPMOVZXWD (CX), Y0
+	VPMOVZXWD 16(CX), Y1
+	VPSLLD    $0x10, Y0, Y0
+	VPSLLD    $0x10, Y1, Y1
+	VMOVDQU   Y0, (AX)
+	VMOVDQU   Y1, 32(AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, DX
+	JNZ       next
+	VZEROUPPER
+	RET
+
+// func roundHalves(out *float32, in *float32, n int)
+// Requires: AVX, F16C
+TEXT ·roundHalves(SB), NOSPLIT, $0-24
+	MOVQ out+0(FP), AX
+	MOVQ in+8(FP), CX
+	MOVQ n+16(FP), DX
+
+next:
+	VMOVUPS   (CX), Y0
+	VCVTPS2PH $0x00, Y0, X0
+	VCVTPH2PS X0, Y0
+	VMOVUPS   Y0, (AX)
+	VMOVUPS   32(CX), Y1
+	VCVTPS2PH $0x00, Y1, X1
+	VCVTPH2PS X1, Y1
+	VMOVUPS   Y1, 32(AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, DX
+	JNZ       next
+	VZEROUPPER
+	RET
+
+// func roundBrains(out *float32, in *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·roundBrains(SB), NOSPLIT, $0-24
+	MOVQ out+0(FP), AX
+	MOVQ in+8(FP), CX
+	MOVQ n+16(FP), DX
+
+next:
+	VMOVDQU (CX), Y0
+	VPSRLD  $0x10, Y0, Y1
+	VPAND   c32_1<>+0(SB), Y1, Y1
+	VPADDD  c32_7fff<>+0(SB), Y1, Y1
+	VPADDD  Y0, Y1, Y1
+
+	// NaN stays one
+	VPOR      c32_400000<>+0(SB), Y0, Y2
+	VCMPPS    $0x03, Y0, Y0, Y0
+	VBLENDVPS Y0, Y2, Y1, Y1
+	VPAND     c32_ffff0000<>+0(SB), Y1, Y1
+	VMOVDQU   Y1, (AX)
+	VMOVDQU   32(CX), Y0
+	VPSRLD    $0x10, Y0, Y1
+	VPAND     c32_1<>+0(SB), Y1, Y1
+	VPADDD    c32_7fff<>+0(SB), Y1, Y1
+	VPADDD    Y0, Y1, Y1
+
+	// NaN stays one
+	VPOR      c32_400000<>+0(SB), Y0, Y2
+	VCMPPS    $0x03, Y0, Y0, Y0
+	VBLENDVPS Y0, Y2, Y1, Y1
+	VPAND     c32_ffff0000<>+0(SB), Y1, Y1
+	VMOVDQU   Y1, 32(AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, DX
+	JNZ       next
+	VZEROUPPER
+	RET
+
+DATA c32_1<>+0(SB)/4, $0x00000001
+DATA c32_1<>+4(SB)/4, $0x00000001
+DATA c32_1<>+8(SB)/4, $0x00000001
+DATA c32_1<>+12(SB)/4, $0x00000001
+DATA c32_1<>+16(SB)/4, $0x00000001
+DATA c32_1<>+20(SB)/4, $0x00000001
+DATA c32_1<>+24(SB)/4, $0x00000001
+DATA c32_1<>+28(SB)/4, $0x00000001
+DATA c32_1<>+32(SB)/4, $0x00000001
+DATA c32_1<>+36(SB)/4, $0x00000001
+DATA c32_1<>+40(SB)/4, $0x00000001
+DATA c32_1<>+44(SB)/4, $0x00000001
+DATA c32_1<>+48(SB)/4, $0x00000001
+DATA c32_1<>+52(SB)/4, $0x00000001
+DATA c32_1<>+56(SB)/4, $0x00000001
+DATA c32_1<>+60(SB)/4, $0x00000001
+GLOBL c32_1<>(SB), RODATA|NOPTR, $64
+
+DATA c32_7fff<>+0(SB)/4, $0x00007fff
+DATA c32_7fff<>+4(SB)/4, $0x00007fff
+DATA c32_7fff<>+8(SB)/4, $0x00007fff
+DATA c32_7fff<>+12(SB)/4, $0x00007fff
+DATA c32_7fff<>+16(SB)/4, $0x00007fff
+DATA c32_7fff<>+20(SB)/4, $0x00007fff
+DATA c32_7fff<>+24(SB)/4, $0x00007fff
+DATA c32_7fff<>+28(SB)/4, $0x00007fff
+DATA c32_7fff<>+32(SB)/4, $0x00007fff
+DATA c32_7fff<>+36(SB)/4, $0x00007fff
+DATA c32_7fff<>+40(SB)/4, $0x00007fff
+DATA c32_7fff<>+44(SB)/4, $0x00007fff
+DATA c32_7fff<>+48(SB)/4, $0x00007fff
+DATA c32_7fff<>+52(SB)/4, $0x00007fff
+DATA c32_7fff<>+56(SB)/4, $0x00007fff
+DATA c32_7fff<>+60(SB)/4, $0x00007fff
+GLOBL c32_7fff<>(SB), RODATA|NOPTR, $64
+
+DATA c32_400000<>+0(SB)/4, $0x00400000
+DATA c32_400000<>+4(SB)/4, $0x00400000
+DATA c32_400000<>+8(SB)/4, $0x00400000
+DATA c32_400000<>+12(SB)/4, $0x00400000
+DATA c32_400000<>+16(SB)/4, $0x00400000
+DATA c32_400000<>+20(SB)/4, $0x00400000
+DATA c32_400000<>+24(SB)/4, $0x00400000
+DATA c32_400000<>+28(SB)/4, $0x00400000
+DATA c32_400000<>+32(SB)/4, $0x00400000
+DATA c32_400000<>+36(SB)/4, $0x00400000
+DATA c32_400000<>+40(SB)/4, $0x00400000
+DATA c32_400000<>+44(SB)/4, $0x00400000
+DATA c32_400000<>+48(SB)/4, $0x00400000
+DATA c32_400000<>+52(SB)/4, $0x00400000
+DATA c32_400000<>+56(SB)/4, $0x00400000
+DATA c32_400000<>+60(SB)/4, $0x00400000
+GLOBL c32_400000<>(SB), RODATA|NOPTR, $64
+
+DATA c32_ffff0000<>+0(SB)/4, $0xffff0000
+DATA c32_ffff0000<>+4(SB)/4, $0xffff0000
+DATA c32_ffff0000<>+8(SB)/4, $0xffff0000
+DATA c32_ffff0000<>+12(SB)/4, $0xffff0000
+DATA c32_ffff0000<>+16(SB)/4, $0xffff0000
+DATA c32_ffff0000<>+20(SB)/4, $0xffff0000
+DATA c32_ffff0000<>+24(SB)/4, $0xffff0000
+DATA c32_ffff0000<>+28(SB)/4, $0xffff0000
+DATA c32_ffff0000<>+32(SB)/4, $0xffff0000
+DATA c32_ffff0000<>+36(SB)/4, $0xffff0000
+DATA c32_ffff0000<>+40(SB)/4, $0xffff0000
+DATA c32_ffff0000<>+44(SB)/4, $0xffff0000
+DATA c32_ffff0000<>+48(SB)/4, $0xffff0000
+DATA c32_ffff0000<>+52(SB)/4, $0xffff0000
+DATA c32_ffff0000<>+56(SB)/4, $0xffff0000
+DATA c32_ffff0000<>+60(SB)/4, $0xffff0000
+GLOBL c32_ffff0000<>(SB), RODATA|NOPTR, $64
+
+// func narrowHalves(out *byte, in *float32, n int)
+// Requires: AVX, F16C
+TEXT ·narrowHalves(SB), NOSPLIT, $0-24
+	MOVQ out+0(FP), AX
+	MOVQ in+8(FP), CX
+	MOVQ n+16(FP), DX
+
+next:
+	VMOVUPS   (CX), Y0
+	VMOVUPS   32(CX), Y1
+	VCVTPS2PH $0x00, Y0, (AX)
+	VCVTPS2PH $0x00, Y1, 16(AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JNZ       next
+	VZEROUPPER
+	RET
+
+// func narrowBrains(out *byte, in *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·narrowBrains(SB), NOSPLIT, $0-24
+	MOVQ out+0(FP), AX
+	MOVQ in+8(FP), CX
+	MOVQ n+16(FP), DX
+
+next:
+	VMOVDQU   (CX), Y0
+	VMOVDQU   32(CX), Y1
+	VPSRLD    $0x10, Y0, Y0
+	VPSRLD    $0x10, Y1, Y1
+	VPACKUSDW Y1, Y0, Y0
+	VPERMQ    $0xd8, Y0, Y0
+	VMOVDQU   Y0, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DX
+	JNZ       next
+	VZEROUPPER
+	RET

@@ -3,8 +3,9 @@
 package aggregate
 
 // sum32 sets out[:n] to the sum over k of in[k][:n]*w[k], or to itself and that sum, one after
-// the other. n is a positive multiple of 64 and len(w) == len(in) > 0. in holds addresses of
-// first elements.
+// the other.
+// n is a positive multiple of 64 and len(w) == len(in) > 0. in holds addresses of first
+// elements.
 //
 //go:noescape
 func sum32(out *float32, in []*float32, w []float32, n int, add bool)
@@ -34,8 +35,9 @@ func sort32(rows *float32, heads []*float32, network []uint32, from int, to int)
 func sort32Wide(rows *float32, heads []*float32, network []uint32, from int, to int)
 
 // sum64 sets out[:n] to the sum over k of in[k][:n]*w[k], or to itself and that sum, one after
-// the other. n is a positive multiple of 32 and len(w) == len(in) > 0. in holds addresses of
-// first elements.
+// the other.
+// n is a positive multiple of 32 and len(w) == len(in) > 0. in holds addresses of first
+// elements.
 //
 //go:noescape
 func sum64(out *float64, in []*float64, w []float64, n int, add bool)
@@ -69,3 +71,47 @@ func sort64Wide(rows *float64, heads []*float64, network []uint32, from int, to 
 //
 //go:noescape
 func beyond(b *byte, n int, mask uint64, one uint64) uint64
+
+// sumHalves sets out[:n] to the sum over k of in[k][:n]*w[k], or to itself and that sum, one after
+// the other, rounded to float16 as every product is.
+// n is a positive multiple of 64 and len(w) == len(in) > 0. in holds addresses of first
+// elements.
+//
+//go:noescape
+func sumHalves(out *float32, in []*float32, w []float32, n int, add bool)
+
+// widenHalves sets out to n values of float16. n is a positive multiple of 16. out and in may be
+// the same memory, if out ends where in ends.
+//
+//go:noescape
+func widenHalves(out *float32, in *byte, n int)
+
+// widenBrains sets out to n values of bfloat16. n is a positive multiple of 16. out and in may be
+// the same memory, if out ends where in ends.
+//
+//go:noescape
+func widenBrains(out *float32, in *byte, n int)
+
+// roundHalves rounds n values to float16's. n is a positive multiple of 16. out and in may be
+// the same memory, if out begins where in begins.
+//
+//go:noescape
+func roundHalves(out *float32, in *float32, n int)
+
+// roundBrains rounds n values to bfloat16's. n is a positive multiple of 16. out and in may be
+// the same memory, if out begins where in begins.
+//
+//go:noescape
+func roundBrains(out *float32, in *float32, n int)
+
+// narrowHalves sets out to n values, rounded to float16. n is a positive multiple of 16. out and in may be
+// the same memory, if out begins where in begins.
+//
+//go:noescape
+func narrowHalves(out *byte, in *float32, n int)
+
+// narrowBrains sets out to n values that are bfloat16's. n is a positive multiple of 16. out and in may be
+// the same memory, if out begins where in begins.
+//
+//go:noescape
+func narrowBrains(out *byte, in *float32, n int)

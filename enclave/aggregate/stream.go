@@ -36,8 +36,8 @@ type stream struct {
 	r       io.Reader
 	element element
 	left    int    // elements
-	lender  Lender // r, if it is one and elements can be used where they lie
-	align   int    // of what is lent
+	lender  Lender // r, if it is one and what it lends can be used
+	use     use
 }
 
 // open reads the header of an array and compares it.
@@ -76,12 +76,9 @@ func open(want Tensor, r io.Reader, u use) (*stream, error) {
 	if h.Fortran != want.Fortran && len(h.Shape) > 1 {
 		return nil, refuse("column-major is %v, the model's %v", h.Fortran, want.Fortran)
 	}
-	s := &stream{name: want.Name, r: r, element: e, left: n, align: 1}
-	if u != changes && e.native() {
+	s := &stream{name: want.Name, r: r, element: e, left: n, use: u}
+	if e.big == hostBig { // else bytes are turned round, in memory of the stream's own
 		s.lender, _ = r.(Lender)
-	}
-	if u == computes {
-		s.align = e.size
 	}
 	return s, nil
 }
@@ -96,7 +93,7 @@ func (s *stream) next(room func() tile) ([]byte, error) {
 	if s.lender != nil && n > 0 {
 		lent = s.lender.Lend(n * e.size)
 	}
-	if lent != nil && uintptr(unsafe.Pointer(&lent[0]))%uintptr(s.align) == 0 {
+	if lent != nil && s.permits(lent) {
 		s.left -= n
 		return lent, nil
 	}
@@ -107,7 +104,9 @@ func (s *stream) next(room func() tile) ([]byte, error) {
 	if e.size == e.wide() {
 		b = t.bytes()[:n*e.size]
 	}
-	if lent != nil {
+	if lent != nil && e.size < e.wide() {
+		b = lent
+	} else if lent != nil {
 		copy(b, lent)
 	} else if _, err := io.ReadFull(s.r, b); err != nil {
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
@@ -118,6 +117,12 @@ func (s *stream) next(room func() tile) ([]byte, error) {
 	s.left -= n
 	e.widen(t, b)
 	return t.bytes()[:n*e.wide()], nil
+}
+
+// permits reports whether elements can be used where they lie.
+func (s *stream) permits(lent []byte) bool {
+	aligned := uintptr(unsafe.Pointer(&lent[0]))%uintptr(s.element.size) == 0
+	return s.element.native() && (s.use == inspects || s.use == computes && aligned)
 }
 
 // end checks that nothing follows the last element.
