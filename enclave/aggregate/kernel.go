@@ -41,7 +41,9 @@ func weigh32(out []float32, in [][]float32, w []float32) {
 	if vectors {
 		n = fuse(sum32, out, in, w)
 	}
-	weigh(out[n:], tails(in, n), w)
+	if n < len(out) {
+		weigh(out[n:], tails(in, n), w)
+	}
 }
 
 // weigh64 is weigh32 for float64.
@@ -50,7 +52,9 @@ func weigh64(out []float64, in [][]float64, w []float64) {
 	if vectors {
 		n = fuse(sum64, out, in, w)
 	}
-	weigh(out[n:], tails(in, n), w)
+	if n < len(out) {
+		weigh(out[n:], tails(in, n), w)
+	}
 }
 
 // fuse has a kernel add up what makes whole blocks, and returns how many elements that is.
@@ -90,7 +94,9 @@ func weighHalves(out []float32, in [][]float32, w []float32) {
 	if halfVectors {
 		n = fuse(sumHalves, out, in, rounded)
 	}
-	weighHalvesSlowly(out[n:], tails(in, n), rounded)
+	if n < len(out) {
+		weighHalvesSlowly(out[n:], tails(in, n), rounded)
+	}
 }
 
 // weighHalvesSlowly is the reference of the kernel, and does what it leaves over. Weights are
