@@ -278,6 +278,10 @@ func (f *faulty) Read(b []byte) (int, error) {
 func FuzzLent(f *testing.F) {
 	f.Add(npy(70, func(i int) float32 { return float32(i) }), npy(70, func(i int) float32 { return float32(-i) }), 0, 0)
 	f.Add(object.NPY{Descr: ">f8", Shape: []int{1}}.Append(nil), []byte("12345678"), 3, 5)
+	for descr, size := range map[string]int{"<f2": 2, "<V2": 2, ">f2": 2, "<i4": 4} {
+		array := typed(descr, 98, bytes.Repeat([]byte{1, 0x3c, 0x80, 0xbf}, 98*size/4))
+		f.Add(array, array, 1, 50)
+	}
 	f.Fuzz(func(t *testing.T, a, b []byte, off, piece int) {
 		want, err := object.ParseNPY(a)
 		if err != nil || off < 0 || off > 64 || piece < 0 {
