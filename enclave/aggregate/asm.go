@@ -27,6 +27,7 @@ type kind struct {
 func main() {
 	for _, k := range []kind{{32, VADDPS, VMULPS, VBROADCASTSS}, {64, VADDPD, VMULPD, VBROADCASTSD}} {
 		k.weigh(false)
+		k.distances()
 		k.sum()
 		sorter{k, false}.sort()
 		sorter{k, true}.sort()
@@ -99,6 +100,63 @@ func (k kind) weigh(halves bool) {
 	ADDQ(U32(block), at)
 	CMPQ(at, end)
 	JLT(LabelRef("block"))
+	VZEROUPPER()
+	RET()
+}
+
+// distances adds up squared distances from one contribution to eight others. An element's
+// squares are side by side in a vector, one for each of four of the others, so that every sum
+// has its elements one after another.
+func (k kind) distances() {
+	const step = 4 // elements
+	TEXT(fmt.Sprintf("distances%d", k.bits), NOSPLIT, fmt.Sprintf("func(sums *float64, x *float%d, y []*float%[1]d, n int)", k.bits))
+	Doc(fmt.Sprintf("distances%d adds (x[i]-y[k][i])^2, in float64 and i ascending, to sums[k], for eight k and for i to", k.bits),
+		fmt.Sprintf("n, which is a positive multiple of %d. x and y are addresses of first elements.", step))
+	Pragma("noescape")
+	sums, x, y := Load(Param("sums"), GP64()), Load(Param("x"), GP64()), Load(Param("y").Base(), GP64())
+	end, at, row := Load(Param("n"), GP64()), GP64(), GP64()
+	SHLQ(Imm(uint64(k.bits/32+1)), end)
+	XORQ(at, at)
+	load := func(from Register, to VecPhysical) {
+		m := Mem{Base: from, Index: at, Scale: 1}
+		if k.bits == 32 {
+			VCVTPS2PD(m, to)
+		} else {
+			VMOVUPD(m, to)
+		}
+	}
+	all := []VecPhysical{Y0, Y1}
+	for i, s := range all {
+		VMOVUPD(Mem{Base: sums, Disp: 32 * i}, s)
+	}
+	Label("next")
+	load(x, Y2)
+	for i, s := range all {
+		d := []VecPhysical{Y3, Y4, Y5, Y6}
+		for j, to := range d {
+			MOVQ(Mem{Base: y, Disp: 8 * (4*i + j)}, row)
+			load(row, to)
+			VSUBPD(to, Y2, to)
+			VMULPD(to, to, to)
+		}
+		VUNPCKLPD(d[1], d[0], Y7) // elements 0 and 2 of the first two
+		VUNPCKHPD(d[1], d[0], Y8) // 1 and 3
+		VUNPCKLPD(d[3], d[2], Y9)
+		VUNPCKHPD(d[3], d[2], Y10)
+		VPERM2F128(Imm(0x20), Y9, Y7, d[0])
+		VPERM2F128(Imm(0x20), Y10, Y8, d[1])
+		VPERM2F128(Imm(0x31), Y9, Y7, d[2])
+		VPERM2F128(Imm(0x31), Y10, Y8, d[3])
+		for _, element := range d {
+			VADDPD(element, s, s)
+		}
+	}
+	ADDQ(Imm(uint64(step*k.bits/8)), at)
+	CMPQ(at, end)
+	JLT(LabelRef("next"))
+	for i, s := range all {
+		VMOVUPD(s, Mem{Base: sums, Disp: 32 * i})
+	}
 	VZEROUPPER()
 	RET()
 }

@@ -93,6 +93,25 @@ func BenchmarkShort(b *testing.B) {
 	}
 }
 
+// BenchmarkSurvey is Krum's first pass, over twenty contributions.
+func BenchmarkSurvey(b *testing.B) {
+	const elements, n = 1 << 16, 20
+	var in [][]byte
+	for k := range n {
+		in = append(in, npy(elements, func(i int) float32 { return float32(i * k % 977) }))
+	}
+	s, err := New(Krum, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := s.Survey(n).Array(Tensor{"a", "<f4", []int{elements}, false}, nil, lenders(in...)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(n*(n-1)/2*elements), "ns/element-of-pair")
+}
+
 // BenchmarkMedian is the median of a hundred contributions that lie in memory, and are lent
 // from there.
 func BenchmarkMedian(b *testing.B) { benchmarkSorted(b, FedMedian) }

@@ -80,6 +80,84 @@ store:
 	VZEROUPPER
 	RET
 
+// func distances32(sums *float64, x *float32, y []*float32, n int)
+// Requires: AVX
+TEXT ·distances32(SB), NOSPLIT, $0-48
+	MOVQ    sums+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    y_base+16(FP), DX
+	MOVQ    n+40(FP), BX
+	SHLQ    $0x02, BX
+	XORQ    SI, SI
+	VMOVUPD (AX), Y0
+	VMOVUPD 32(AX), Y1
+
+next:
+	VCVTPS2PD  (CX)(SI*1), Y2
+	MOVQ       (DX), DI
+	VCVTPS2PD  (DI)(SI*1), Y3
+	VSUBPD     Y3, Y2, Y3
+	VMULPD     Y3, Y3, Y3
+	MOVQ       8(DX), DI
+	VCVTPS2PD  (DI)(SI*1), Y4
+	VSUBPD     Y4, Y2, Y4
+	VMULPD     Y4, Y4, Y4
+	MOVQ       16(DX), DI
+	VCVTPS2PD  (DI)(SI*1), Y5
+	VSUBPD     Y5, Y2, Y5
+	VMULPD     Y5, Y5, Y5
+	MOVQ       24(DX), DI
+	VCVTPS2PD  (DI)(SI*1), Y6
+	VSUBPD     Y6, Y2, Y6
+	VMULPD     Y6, Y6, Y6
+	VUNPCKLPD  Y4, Y3, Y7
+	VUNPCKHPD  Y4, Y3, Y8
+	VUNPCKLPD  Y6, Y5, Y9
+	VUNPCKHPD  Y6, Y5, Y10
+	VPERM2F128 $0x20, Y9, Y7, Y3
+	VPERM2F128 $0x20, Y10, Y8, Y4
+	VPERM2F128 $0x31, Y9, Y7, Y5
+	VPERM2F128 $0x31, Y10, Y8, Y6
+	VADDPD     Y3, Y0, Y0
+	VADDPD     Y4, Y0, Y0
+	VADDPD     Y5, Y0, Y0
+	VADDPD     Y6, Y0, Y0
+	MOVQ       32(DX), DI
+	VCVTPS2PD  (DI)(SI*1), Y3
+	VSUBPD     Y3, Y2, Y3
+	VMULPD     Y3, Y3, Y3
+	MOVQ       40(DX), DI
+	VCVTPS2PD  (DI)(SI*1), Y4
+	VSUBPD     Y4, Y2, Y4
+	VMULPD     Y4, Y4, Y4
+	MOVQ       48(DX), DI
+	VCVTPS2PD  (DI)(SI*1), Y5
+	VSUBPD     Y5, Y2, Y5
+	VMULPD     Y5, Y5, Y5
+	MOVQ       56(DX), DI
+	VCVTPS2PD  (DI)(SI*1), Y6
+	VSUBPD     Y6, Y2, Y6
+	VMULPD     Y6, Y6, Y6
+	VUNPCKLPD  Y4, Y3, Y7
+	VUNPCKHPD  Y4, Y3, Y8
+	VUNPCKLPD  Y6, Y5, Y9
+	VUNPCKHPD  Y6, Y5, Y10
+	VPERM2F128 $0x20, Y9, Y7, Y3
+	VPERM2F128 $0x20, Y10, Y8, Y4
+	VPERM2F128 $0x31, Y9, Y7, Y5
+	VPERM2F128 $0x31, Y10, Y8, Y6
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y1, Y1
+	VADDPD     Y5, Y1, Y1
+	VADDPD     Y6, Y1, Y1
+	ADDQ       $0x10, SI
+	CMPQ       SI, BX
+	JLT        next
+	VMOVUPD    Y0, (AX)
+	VMOVUPD    Y1, 32(AX)
+	VZEROUPPER
+	RET
+
 // func sum32Rows(sums *float64, rows *float32, n int)
 // Requires: AVX
 TEXT ·sum32Rows(SB), NOSPLIT, $0-24
@@ -1964,6 +2042,84 @@ store:
 	ADDQ    $0x00000100, R8
 	CMPQ    R8, SI
 	JLT     block
+	VZEROUPPER
+	RET
+
+// func distances64(sums *float64, x *float64, y []*float64, n int)
+// Requires: AVX
+TEXT ·distances64(SB), NOSPLIT, $0-48
+	MOVQ    sums+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    y_base+16(FP), DX
+	MOVQ    n+40(FP), BX
+	SHLQ    $0x03, BX
+	XORQ    SI, SI
+	VMOVUPD (AX), Y0
+	VMOVUPD 32(AX), Y1
+
+next:
+	VMOVUPD    (CX)(SI*1), Y2
+	MOVQ       (DX), DI
+	VMOVUPD    (DI)(SI*1), Y3
+	VSUBPD     Y3, Y2, Y3
+	VMULPD     Y3, Y3, Y3
+	MOVQ       8(DX), DI
+	VMOVUPD    (DI)(SI*1), Y4
+	VSUBPD     Y4, Y2, Y4
+	VMULPD     Y4, Y4, Y4
+	MOVQ       16(DX), DI
+	VMOVUPD    (DI)(SI*1), Y5
+	VSUBPD     Y5, Y2, Y5
+	VMULPD     Y5, Y5, Y5
+	MOVQ       24(DX), DI
+	VMOVUPD    (DI)(SI*1), Y6
+	VSUBPD     Y6, Y2, Y6
+	VMULPD     Y6, Y6, Y6
+	VUNPCKLPD  Y4, Y3, Y7
+	VUNPCKHPD  Y4, Y3, Y8
+	VUNPCKLPD  Y6, Y5, Y9
+	VUNPCKHPD  Y6, Y5, Y10
+	VPERM2F128 $0x20, Y9, Y7, Y3
+	VPERM2F128 $0x20, Y10, Y8, Y4
+	VPERM2F128 $0x31, Y9, Y7, Y5
+	VPERM2F128 $0x31, Y10, Y8, Y6
+	VADDPD     Y3, Y0, Y0
+	VADDPD     Y4, Y0, Y0
+	VADDPD     Y5, Y0, Y0
+	VADDPD     Y6, Y0, Y0
+	MOVQ       32(DX), DI
+	VMOVUPD    (DI)(SI*1), Y3
+	VSUBPD     Y3, Y2, Y3
+	VMULPD     Y3, Y3, Y3
+	MOVQ       40(DX), DI
+	VMOVUPD    (DI)(SI*1), Y4
+	VSUBPD     Y4, Y2, Y4
+	VMULPD     Y4, Y4, Y4
+	MOVQ       48(DX), DI
+	VMOVUPD    (DI)(SI*1), Y5
+	VSUBPD     Y5, Y2, Y5
+	VMULPD     Y5, Y5, Y5
+	MOVQ       56(DX), DI
+	VMOVUPD    (DI)(SI*1), Y6
+	VSUBPD     Y6, Y2, Y6
+	VMULPD     Y6, Y6, Y6
+	VUNPCKLPD  Y4, Y3, Y7
+	VUNPCKHPD  Y4, Y3, Y8
+	VUNPCKLPD  Y6, Y5, Y9
+	VUNPCKHPD  Y6, Y5, Y10
+	VPERM2F128 $0x20, Y9, Y7, Y3
+	VPERM2F128 $0x20, Y10, Y8, Y4
+	VPERM2F128 $0x31, Y9, Y7, Y5
+	VPERM2F128 $0x31, Y10, Y8, Y6
+	VADDPD     Y3, Y1, Y1
+	VADDPD     Y4, Y1, Y1
+	VADDPD     Y5, Y1, Y1
+	VADDPD     Y6, Y1, Y1
+	ADDQ       $0x20, SI
+	CMPQ       SI, BX
+	JLT        next
+	VMOVUPD    Y0, (AX)
+	VMOVUPD    Y1, 32(AX)
 	VZEROUPPER
 	RET
 

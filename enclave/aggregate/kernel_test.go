@@ -51,6 +51,34 @@ func equal[F float](t *testing.T, kernel func([]F, [][]F, []F), in [][]F, w []F,
 	}
 }
 
+// Distances have the bits of the reference, whatever their number and the length.
+func TestDistancesAreTheReference(t *testing.T) {
+	t.Parallel()
+	if !vectors {
+		t.Skip("NOT TESTED: this processor has no AVX2; the reference stands in")
+	}
+	r := rand.New(rand.NewPCG(17, 18))
+	for n := range 40 {
+		for count := 1; count <= together; count++ {
+			distancesAlike(t, columnsOfBits(count+1, n, func() float32 { return float32(r.NormFloat64() * math.Exp2(float64(r.IntN(40)))) }))
+			distancesAlike(t, columnsOfBits(count+1, n, func() float64 { return r.NormFloat64() * math.Exp2(float64(r.IntN(80))) }))
+		}
+	}
+}
+
+func distancesAlike[F float](t *testing.T, in [][]F) {
+	t.Helper()
+	got, want := make([]float64, len(in)-1), make([]float64, len(in)-1)
+	for k := range got {
+		got[k], want[k] = float64(k), float64(k)
+		addDistance(&want[k], in[0], in[k+1])
+	}
+	addDistances(got, in[0], in[1:])
+	if !same(got, want) {
+		t.Fatalf("%d of %d elements:\ngot  %v\nwant %v", len(got), len(in[0]), got, want)
+	}
+}
+
 // Whatever word is beyond a bound, the kernel finds it as the reference does.
 func TestBeyondIsTheReference(t *testing.T) {
 	t.Parallel()

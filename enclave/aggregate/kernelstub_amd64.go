@@ -10,6 +10,12 @@ package aggregate
 //go:noescape
 func sum32(out *float32, in []*float32, w []float32, n int, add bool)
 
+// distances32 adds (x[i]-y[k][i])^2, in float64 and i ascending, to sums[k], for eight k and for i to
+// n, which is a positive multiple of 4. x and y are addresses of first elements.
+//
+//go:noescape
+func distances32(sums *float64, x *float32, y []*float32, n int)
+
 // sum32Rows sets sums, one for each column, to 0 plus the values of n rows of 256 bytes, one
 // row after another.
 //
@@ -41,6 +47,12 @@ func sort32Wide(rows *float32, heads []*float32, network []uint32, from int, to 
 //
 //go:noescape
 func sum64(out *float64, in []*float64, w []float64, n int, add bool)
+
+// distances64 adds (x[i]-y[k][i])^2, in float64 and i ascending, to sums[k], for eight k and for i to
+// n, which is a positive multiple of 4. x and y are addresses of first elements.
+//
+//go:noescape
+func distances64(sums *float64, x *float64, y []*float64, n int)
 
 // sum64Rows sets sums, one for each column, to 0 plus the values of n rows of 256 bytes, one
 // row after another.
