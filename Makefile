@@ -107,12 +107,12 @@ lint:
 generate:
 	$(TOOL) buf generate api --template api/buf.gen.yaml
 	cd internal/lanes && $(GO) run -modfile=../tools/go.mod asm.go -out lanes_amd64.s -stubs stub_amd64.go -pkg lanes
-	cd enclave/aggregate && $(GO) run -modfile=../../internal/tools/go.mod asm.go -out sort_amd64.s -stubs sortstub_amd64.go -pkg aggregate
+	cd enclave/aggregate && $(GO) run -modfile=../../internal/tools/go.mod asm.go -out kernel_amd64.s -stubs kernelstub_amd64.go -pkg aggregate
 	$(GO) test ./policy/source -update
 
 # Generated files are committed; this fails where they are not current.
 check-generated: generate
-	git diff --exit-code -- api policy/source docs/reference internal/lanes enclave/aggregate/sort_amd64.s enclave/aggregate/sortstub_amd64.go
+	git diff --exit-code -- api policy/source docs/reference internal/lanes enclave/aggregate/kernel_amd64.s enclave/aggregate/kernelstub_amd64.go
 	@test -z "$$(git ls-files --others --exclude-standard -- api docs/reference)" || \
 		{ echo 'not committed:'; git ls-files --others --exclude-standard -- api docs/reference; exit 1; }
 

@@ -16,6 +16,12 @@ import (
 //
 // Bytes come through one [Source.Stream], which may read ahead. It ends when the reader
 // has returned an error or io.EOF; who stops before ends ctx.
+//
+// The reader also has a method Lend(n int) []byte, which returns the next n bytes where they
+// were opened, and they count as read; or nil if so many are not side by side, or none before
+// an error that Read then returns. They are there until the next call of either, and must not
+// be changed. Of chunks that are read by segments, what is at a multiple of eight bytes in the
+// array is so in memory.
 func (p *Parcel) ArrayReader(ctx context.Context, a *object.Array) io.Reader {
 	return &arrayReader{ctx: ctx, p: p, chunks: a.Chunks}
 }
@@ -54,37 +60,53 @@ type arrayReader struct {
 	stream io.ReadCloser // nil before the first Read
 	err    error         // that was returned, and is again
 
-	rest    []byte
-	pending [][]byte // after rest: opened segments
-	whole   *scratch // memory of rest, if it is a chunk
-	group   *segments
-	opener  *Opener // of the chunk that is read by segments
-	next    int     // its next segment
-	skip    int     // bytes of it that are no data of the array
+	rest   []byte
+	at     int       // where rest ends in the array
+	whole  *scratch  // memory of rest, if it is a chunk
+	group  *segments // if it is opened segments
+	opener *Opener   // of the chunk that is read by segments
+	next   int       // its next segment
+	skip   int       // bytes of it that are no data of the array
 }
 
-// segments is memory for some segments, side by side.
+// segments is memory for some segments side by side, sealed, or open and aligned.
 type segments [together * storedSegment]byte
 
 var groups = sync.Pool{New: func() any { return new(segments) }}
 
 func (r *arrayReader) Read(b []byte) (int, error) {
-	for len(r.rest) == 0 {
-		if r.err != nil {
-			return 0, r.err
-		}
-		if r.err = r.advance(); r.err != nil {
-			r.release()
-		}
+	if !r.fill() {
+		return 0, r.err
 	}
 	n := copy(b, r.rest)
 	r.rest = r.rest[n:]
 	return n, nil
 }
 
+// Lend is documented at ArrayReader.
+func (r *arrayReader) Lend(n int) []byte {
+	if !r.fill() || len(r.rest) < n {
+		return nil
+	}
+	b := r.rest[:n:n]
+	r.rest = r.rest[n:]
+	return b
+}
+
+// fill makes rest the next bytes, unless there are some; it reports whether there are.
+func (r *arrayReader) fill() bool {
+	for len(r.rest) == 0 && r.err == nil {
+		if r.err = r.advance(); r.err != nil {
+			r.release()
+		}
+		r.at += len(r.rest)
+	}
+	return r.err == nil
+}
+
 // release gives up what is held.
 func (r *arrayReader) release() {
-	r.rest, r.pending, r.opener = nil, nil, nil
+	r.rest, r.opener = nil, nil
 	if r.stream != nil {
 		r.stream.Close() // what could fail failed in Read
 	}
@@ -100,9 +122,6 @@ func (r *arrayReader) release() {
 // advance makes rest the next bytes, which may be none.
 func (r *arrayReader) advance() error {
 	switch {
-	case len(r.pending) > 0:
-		r.rest, r.pending = r.pending[0], r.pending[1:]
-		return nil
 	case r.opener != nil && r.next < r.opener.Segments():
 		return r.openGroup()
 	case len(r.chunks) == 0:
@@ -194,23 +213,25 @@ func (r *arrayReader) openGroup() error {
 	if r.group == nil {
 		r.group = groups.Get().(*segments)
 	}
-	var sealed [][]byte
-	used := 0
-	for i := r.next; i < min(r.next+together, r.opener.Segments()); i++ {
-		_, size := r.opener.SegmentSpan(i)
-		sealed = append(sealed, r.group[used:used+size])
+	sealed := groups.Get().(*segments)
+	defer groups.Put(sealed)
+	var list [together][]byte
+	n, used := 0, 0
+	for ; n < together && r.next+n < r.opener.Segments(); n++ {
+		_, size := r.opener.SegmentSpan(r.next + n)
+		list[n] = sealed[used : used+size]
 		used += size
 	}
-	if err := readFull(r.stream, r.group[:used]); err != nil {
+	if err := readFull(r.stream, sealed[:used]); err != nil {
 		return err
 	}
-	plain, err := r.opener.openSegments(r.next, sealed)
+	before := (r.at - r.skip) & 7 // bytes that align what comes behind skip
+	plain, err := r.opener.openSegments(r.group[:before], r.next, list[:n])
 	if err != nil {
 		return err
 	}
-	r.next += len(plain)
-	plain[0] = plain[0][r.skip:]
+	r.rest = plain[before+r.skip:]
+	r.next += n
 	r.skip = 0
-	r.pending = plain
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"testing"
+	"unsafe"
 
 	"github.com/concordat/concordat/chunkstore"
 	"github.com/concordat/concordat/chunkstore/object"
@@ -92,6 +93,95 @@ func TestArrayReader(t *testing.T) {
 		if src.reads != (pass+1)*len(a.Chunks) || src.open != 0 {
 			t.Errorf("pass %d: %d chunks streamed, %d streams are open", pass, src.reads, src.open)
 		}
+	}
+}
+
+// lender is what an ArrayReader is beside a reader.
+type lender interface {
+	io.Reader
+	Lend(n int) []byte
+}
+
+// What is lent and what is read, in any order and of any size, are the same bytes, and are
+// aligned in every reading but the first.
+func TestArrayReaderLends(t *testing.T) {
+	t.Parallel()
+	p, a, data, src := bigArray(t)
+	r := rand.New(rand.NewPCG(3, 4))
+	for pass := range 20 {
+		in := p.ArrayReader(t.Context(), a).(lender)
+		lent := 0
+		for at := 0; at < len(data); {
+			n := 1 + r.IntN([]int{10, 1000, 3 * chunkstore.SegmentSize}[r.IntN(3)])
+			got := in.Lend(n)
+			switch {
+			case got == nil:
+				got = make([]byte, n)
+				k, err := in.Read(got)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = got[:k]
+			case len(got) != n:
+				t.Fatalf("lent %d bytes of %d", len(got), n)
+			case pass > 0 && (uintptr(unsafe.Pointer(&got[0]))-uintptr(at))%8 != 0:
+				t.Fatalf("pass %d: byte %d lies at %p", pass, at, &got[0])
+			default:
+				lent += n
+			}
+			if !bytes.HasPrefix(data[at:], got) {
+				t.Fatalf("pass %d: other bytes at %d", pass, at)
+			}
+			at += len(got)
+		}
+		if lent < len(data)/4 {
+			t.Errorf("pass %d: %d of %d bytes were lent", pass, lent, len(data))
+		}
+		if b := in.Lend(1); b != nil {
+			t.Error("lent what is behind the end")
+		}
+		if n, err := in.Read(make([]byte, 1)); n != 0 || err != io.EOF || src.open != 0 {
+			t.Errorf("after the end: %d, %v, %d streams are open", n, err, src.open)
+		}
+	}
+}
+
+// What is lent has been checked: of a segment that was changed nothing comes out.
+func TestArrayReaderLendsWhatIsChecked(t *testing.T) {
+	t.Parallel()
+	p, a, data, src := bigArray(t)
+	if _, err := io.Copy(io.Discard, p.ArrayReader(t.Context(), a)); err != nil {
+		t.Fatal(err)
+	}
+	changed := 0
+	for id, b := range src.stored {
+		src.stored[id] = bytes.Clone(b)
+		src.stored[id][len(b)-1] ^= 1
+		in := p.ArrayReader(t.Context(), a).(lender)
+		at := 0
+		for {
+			got := in.Lend(1)
+			if got == nil {
+				break
+			}
+			if got[0] != data[at] {
+				t.Fatal("another byte came out")
+			}
+			at++
+		}
+		n, err := in.Read(make([]byte, 1))
+		if at < len(data) {
+			changed++
+			if n != 0 || !errors.Is(err, chunkstore.ErrMismatch) || in.Lend(1) != nil || src.open != 0 {
+				t.Errorf("after %d bytes: %d, %v, %d streams are open", at, n, err, src.open)
+			}
+		} else if err != io.EOF { // the manifest is not read again
+			t.Error(err)
+		}
+		src.stored[id] = b
+	}
+	if changed < 5 {
+		t.Errorf("%d chunks were changed that are read", changed)
 	}
 }
 

@@ -83,9 +83,9 @@ func (o *Opener) OpenSegment(dst []byte, i int, sealed []byte) ([]byte, error) {
 	return out, nil
 }
 
-// openSegments is OpenSegment for segments from first on, in place, hashed side by side.
-// sealed becomes what it returns.
-func (o *Opener) openSegments(first int, sealed [][]byte) ([][]byte, error) {
+// openSegments is OpenSegment for segments from first on, at most together, hashed side by
+// side.
+func (o *Opener) openSegments(dst []byte, first int, sealed [][]byte) ([]byte, error) {
 	var leaves [together]merkle.Hash
 	merkle.LeafHashes(leaves[:len(sealed)], sealed)
 	for k, s := range sealed {
@@ -94,13 +94,12 @@ func (o *Opener) openSegments(first int, sealed [][]byte) ([][]byte, error) {
 			return nil, fmt.Errorf("%w: segment %d of %s", ErrMismatch, i, o.id.Short())
 		}
 		nonce := segmentNonce(i, i == len(o.leaves)-1)
-		plain, err := o.gcm.Open(s[:0], nonce[:], s, o.header[:])
-		if err != nil {
+		var err error
+		if dst, err = o.gcm.Open(dst, nonce[:], s, o.header[:]); err != nil {
 			return nil, fmt.Errorf("%w: segment %d of %s does not decrypt", ErrOpening, i, o.id.Short())
 		}
-		sealed[k] = plain
 	}
-	return sealed, nil
+	return dst, nil
 }
 
 // Open checks a whole chunk against its id, decrypts it, checks that it is the

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 )
 
@@ -54,6 +55,11 @@ func FuzzParseNPY(f *testing.F) {
 	f.Add(NPY{Descr: "|b1", Fortran: true}.Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := ParseNPY(b)
+		rest := bytes.NewReader(b)
+		read, errRead := ReadNPY(rest)
+		if (err == nil) != (errRead == nil) || err == nil && (!reflect.DeepEqual(read, h) || rest.Len() != len(b)-h.HeaderSize) {
+			t.Fatalf("parsed as %+v, %v, and read as %+v, %v, with %d of %d bytes left", h, err, read, errRead, rest.Len(), len(b))
+		}
 		if err != nil {
 			return
 		}

@@ -2,6 +2,7 @@ package object
 
 import (
 	"encoding/binary"
+	"io"
 	"math"
 	"strconv"
 	"strings"
@@ -30,29 +31,64 @@ type NPY struct {
 // after it: the first chunk of an array will do if it holds the header.
 // Structured types are refused. The error wraps [ErrInvalid].
 func ParseNPY(b []byte) (NPY, error) {
-	if len(b) < 10 || string(b[:6]) != npyMagic {
-		return NPY{}, invalid("npy: no magic")
+	start, end, err := npyDict(b)
+	if err != nil {
+		return NPY{}, err
 	}
-	var n, start uint64
+	if len(b) < end {
+		return NPY{}, invalid("npy: truncated")
+	}
+	h := NPY{HeaderSize: end}
+	return h, h.parse(string(b[start:end]))
+}
+
+// ReadNPY reads a header, and nothing behind it: [ParseNPY] for what is read in turn. Errors
+// of r that are not its end are passed on.
+func ReadNPY(r io.Reader) (NPY, error) {
+	b := make([]byte, npyShortest, 128) // as most are
+	if err := readNPY(r, b); err != nil {
+		return NPY{}, err
+	}
+	_, end, err := npyDict(b)
+	if err != nil {
+		return NPY{}, err
+	}
+	b = append(b, make([]byte, max(end, npyShortest)-npyShortest)...)
+	if err := readNPY(r, b[npyShortest:]); err != nil {
+		return NPY{}, err
+	}
+	return ParseNPY(b)
+}
+
+func readNPY(r io.Reader, b []byte) error {
+	_, err := io.ReadFull(r, b)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return invalid("npy: truncated")
+	}
+	return err
+}
+
+// npyShortest: no header of the known form has fewer bytes.
+const npyShortest = 12
+
+// npyDict returns where a header's dict begins and ends; b may end before that.
+func npyDict(b []byte) (start, end int, err error) {
+	if len(b) < npyShortest || string(b[:6]) != npyMagic {
+		return 0, 0, invalid("npy: no magic")
+	}
+	var n uint64
 	switch v := [2]byte{b[6], b[7]}; v {
 	case [2]byte{1, 0}:
 		n, start = uint64(binary.LittleEndian.Uint16(b[8:])), 10
 	case [2]byte{2, 0}, [2]byte{3, 0}:
-		if len(b) < 12 {
-			return NPY{}, invalid("npy: truncated")
-		}
 		n, start = uint64(binary.LittleEndian.Uint32(b[8:])), 12
 	default:
-		return NPY{}, invalid("npy: version %d.%d", v[0], v[1])
+		return 0, 0, invalid("npy: version %d.%d", v[0], v[1])
 	}
 	if n > maxNPYHeader {
-		return NPY{}, invalid("npy: header of %d bytes, limit %d", n, maxNPYHeader)
+		return 0, 0, invalid("npy: header of %d bytes, limit %d", n, maxNPYHeader)
 	}
-	if uint64(len(b)) < start+n {
-		return NPY{}, invalid("npy: truncated")
-	}
-	h := NPY{HeaderSize: int(start + n)}
-	return h, h.parse(string(b[start : start+n]))
+	return start, start + int(n), nil
 }
 
 // parse reads the header's dict. numpy accepts any Python literal there; this

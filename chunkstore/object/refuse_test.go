@@ -3,10 +3,12 @@ package object
 import (
 	"bytes"
 	"errors"
+	"io"
 	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"testing/iotest"
 )
 
 // TestOneSpelling changes every byte of every object of a message: what still
@@ -263,9 +265,16 @@ func TestNPYRefuses(t *testing.T) {
 		}
 	}
 	good := NPY{Descr: "<f4", Shape: []int{2}}.Append(nil)
+	fault := errors.New("fault")
 	for n := range good {
 		if _, err := ParseNPY(good[:n]); !errors.Is(err, ErrInvalid) {
 			t.Errorf("cut to %d bytes: %v", n, err)
+		}
+		if _, err := ReadNPY(bytes.NewReader(good[:n])); !errors.Is(err, ErrInvalid) {
+			t.Errorf("read and cut to %d bytes: %v", n, err)
+		}
+		if _, err := ReadNPY(io.MultiReader(bytes.NewReader(good[:n]), iotest.ErrReader(fault))); !errors.Is(err, fault) {
+			t.Errorf("a fault after %d bytes: %v", n, err)
 		}
 	}
 	for _, v := range []NPY{{Descr: "<f4", Shape: []int{3}}, {Descr: ">f4", Shape: []int{2}}, {Descr: "|f4", Shape: []int{2}}, {Descr: "<S4", Shape: []int{2}},
@@ -287,6 +296,9 @@ func TestNPYForms(t *testing.T) {
 		{"\x93NUMPY\x02\x00\x74\x00\x00\x00{'descr': '>f4', 'fortran_order': True, 'shape': (3, 1), }" + strings.Repeat(" ", 57) + "\n", NPY{">f4", true, []int{3, 1}, 128}},
 		{"\x93NUMPY\x03\x00\x74\x00\x00\x00{'descr': '<f2', 'fortran_order': False, 'shape': (), }" + strings.Repeat(" ", 60) + "\n", NPY{"<f2", false, []int{}, 128}},
 	} {
+		if read, err := ReadNPY(strings.NewReader(v.raw + "data")); err != nil || read.HeaderSize != v.want.HeaderSize {
+			t.Errorf("read as %+v, %v", read, err)
+		}
 		got, err := ParseNPY([]byte(v.raw + "data"))
 		if err != nil {
 			t.Fatal(err)

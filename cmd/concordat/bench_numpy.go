@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -124,11 +123,7 @@ func benchSorted(ctx context.Context, dir string) (all []benchValue, err error) 
 		tensor := aggregate.Tensor{Name: "a", Type: "<f4", Shape: []int{sortedElements}}
 		ratios = append(ratios, ratio{name: r.name, limit: fmt.Sprintf("%s, %d contributions stacked", r.expression, sortedParties), better: "higher", target: r.target,
 			ours: func() error {
-				readers := make([]io.Reader, len(in))
-				for i := range in {
-					readers[i] = bytes.NewReader(in[i])
-				}
-				return plan.Array(tensor, aggregate.Sources{In: readers}, io.Discard, nil)
+				return plan.Array(tensor, aggregate.Sources{In: lenders(in)}, io.Discard, nil)
 			},
 			bound: func() error { return python.compute(r.expression) }})
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/concordat/concordat/chunkstore/object"
 )
@@ -34,26 +35,26 @@ func (t Tensor) StateType() (string, error) {
 // its end, and returns a [*Refused] with Index -1 if it cannot be aggregated: it
 // is not of the shape and type of want, it is too short or too long, or a value
 // is not finite or so large (2^127; 2^15 in float16, 2^1023 in float64) that a mean
-// could overflow. Any other error is r's own. Memory is one [Tile].
+// could overflow. Any other error is r's own. Memory is one [Tile]; none if r is a [Lender].
 func Check(want Tensor, r io.Reader) error {
-	in, err := open(want, r)
+	in, err := open(want, r, inspects)
 	if err != nil {
 		return err
 	}
-	t := newTile()
+	room := sync.OnceValue(newTile)
 	for in.left > 0 {
-		n, err := in.next(t)
+		b, err := in.next(room)
 		if err != nil {
 			return err
 		}
-		if !in.element.tame(t, n) {
+		if !in.element.tame(b) {
 			return &Refused{Index: -1, Array: want.Name, Reason: wild}
 		}
 	}
 	return in.end()
 }
 
-// Sources are where the bytes of one array come from, npy all of them.
+// Sources are where the bytes of one array come from, npy all of them. No two are one reader.
 type Sources struct {
 	Model io.Reader   // that was handed out; nil unless [Strategy.NeedsModel]
 	State []io.Reader // by name of [Strategy.State]; nil in the first round, which begins with zeros
@@ -65,8 +66,9 @@ type Sources struct {
 // ([Strategy.State]). The sources are read window by window in turn, every one to its end;
 // nothing is written before all headers have been read and agree. It writes nothing that
 // is not finite. The error is a [*Refused] if a contribution is the reason; of
-// contributions that passed [Check] none is. Memory is one [Tile] for each source and one
-// for the result, and a little for headers and for sorting.
+// contributions that passed [Check] none is. Memory is one [Tile] for each source, those that
+// are a [Lender] with all they have to lend excepted, and one for the result, and a little for
+// headers and for sorting.
 //
 // Integers become what Flower's mean, which numpy makes a float64 of, becomes when it is
 // loaded into an integer again: their fraction is cut off.
@@ -78,15 +80,16 @@ func (p *Plan) Array(want Tensor, from Sources, out io.Writer, state []io.Writer
 	case from.State != nil && len(from.State) != len(names), state != nil && len(state) != len(names):
 		return fmt.Errorf("aggregate: internal error: state of other than %d arrays", len(names))
 	}
-	w, err := openWindow(want, sources{needsModel: p.s.form.model, model: from.Model, state: from.State, in: from.In})
+	src := sources{needsModel: p.s.form.model, model: from.Model, state: from.State, in: from.In, use: computes}
+	if p.scale != nil {
+		src.use = changes
+	}
+	w, err := openWindow(want, src)
 	if err != nil {
 		return err
 	}
-	w.first = from.State == nil
-	for range names {
-		if w.first {
-			w.tiles = append(w.tiles, newTile())
-		}
+	if from.State == nil {
+		w.begun = newTiles(len(names))
 	}
 	kept := w.element.kept()
 	header := object.NPY{Descr: w.element.descr(), Fortran: want.Fortran, Shape: want.Shape}
@@ -114,22 +117,22 @@ func (p *Plan) Array(want Tensor, from Sources, out io.Writer, state []io.Writer
 		} else {
 			compute(p, w, columnsOf[float64](w, n), result.float64s()[:n], random)
 		}
-		if !kept.finite(result, n) {
-			return w.culprit(n)
+		if !kept.finite(result.bytes()[:n*kept.size]) {
+			return w.culprit()
 		}
 		if err := w.element.write(out, result, n); err != nil {
 			return err
 		}
 		for i, t := range w.stateTiles(len(names)) {
-			if !kept.finite(t, n) {
-				return w.culprit(n)
+			if !kept.finite(t.bytes()[:n*kept.size]) {
+				return w.culprit()
 			}
 			if state != nil {
 				if err := kept.write(state[i], t, n); err != nil {
 					return err
 				}
 			}
-			if w.first {
+			if w.begun != nil {
 				clear(t)
 			}
 		}
@@ -149,7 +152,12 @@ func compute[F float](p *Plan, w *window, c columns[F], out []F, random *noise) 
 		if w.element.half() {
 			weighHalves(any(out).([]float32), any(c.in).([][]float32), p.w32)
 		} else {
-			weighAny(p, out, c.in)
+			switch out := any(out).(type) {
+			case []float32:
+				weigh32(out, any(c.in).([][]float32), p.w32)
+			case []float64:
+				weigh64(out, any(c.in).([][]float64), p.w64)
+			}
 		}
 	case middle:
 		medians(out, c.in, p.order)
@@ -192,24 +200,20 @@ type columns[F float] struct {
 }
 
 func columnsOf[F float](w *window, n int) columns[F] {
-	view := func(t tile) []F {
-		var f F
-		if _, single := any(f).(float32); single {
-			return any(t.float32s()[:n]).([]F)
-		}
-		return any(t.float64s()[:n]).([]F)
-	}
-	c := columns[F]{in: make([][]F, w.in), first: w.first}
+	c := columns[F]{in: make([][]F, w.in), first: w.begun != nil}
 	for k := range c.in {
-		c.in[k] = view(w.tiles[k])
+		c.in[k] = view[F](w.values[k])
 	}
-	rest := w.tiles[w.in:]
+	rest := w.values[w.in:]
 	if w.hasModel {
-		c.model = view(rest[0])
+		c.model = view[F](rest[0])
 		rest = rest[1:]
 	}
-	for _, t := range rest {
-		c.state = append(c.state, view(t))
+	for _, b := range rest {
+		c.state = append(c.state, view[F](b))
+	}
+	for _, t := range w.begun {
+		c.state = append(c.state, view[F](t.bytes())[:n])
 	}
 	return c
 }
@@ -218,6 +222,7 @@ type sources struct {
 	needsModel bool
 	model      io.Reader
 	state, in  []io.Reader
+	use        use // of in
 }
 
 // window reads all sources of one array side by side.
@@ -225,16 +230,17 @@ type window struct {
 	name     string
 	element  element
 	streams  []*stream // contributions, then the model, then the state
-	tiles    []tile    // of each stream, and of state that begins
+	values   [][]byte  // what each stream has in this window
+	tiles    []tile    // of each stream, once one of them needs its own
+	begun    []tile    // state that there was none of before
 	in       int       // contributions
 	hasModel bool
-	first    bool
 }
 
 func openWindow(want Tensor, from sources) (*window, error) {
 	w := &window{name: want.Name, in: len(from.in)}
 	for k, r := range from.in {
-		s, err := open(want, r)
+		s, err := open(want, r, from.use)
 		if err != nil {
 			return nil, of(k, err)
 		}
@@ -248,7 +254,7 @@ func openWindow(want Tensor, from sources) (*window, error) {
 		if from.model == nil {
 			return nil, errors.New("aggregate: internal error: the strategy reads the model, and there is none")
 		}
-		s, err := open(want, from.model)
+		s, err := open(want, from.model, computes)
 		if err != nil {
 			return nil, own("model", err)
 		}
@@ -256,26 +262,35 @@ func openWindow(want Tensor, from sources) (*window, error) {
 	}
 	want.Type = w.element.kept().descr()
 	for _, r := range from.state {
-		s, err := open(want, r)
+		s, err := open(want, r, changes)
 		if err != nil {
 			return nil, own("state", err)
 		}
 		w.streams = append(w.streams, s)
 	}
-	w.tiles = newTiles(len(w.streams))
+	w.values = make([][]byte, len(w.streams))
 	return w, nil
 }
 
 func (w *window) left() int { return w.streams[0].left }
 
-// next fills the tiles with the next window, and returns the number of elements.
+// next reads the next window, and returns the number of elements.
 func (w *window) next() (n int, err error) {
+	before := w.left()
 	for k, s := range w.streams {
-		if n, err = s.next(w.tiles[k]); err != nil {
+		if w.values[k], err = s.next(func() tile { return w.tile(k) }); err != nil {
 			return 0, w.blame(k, err)
 		}
 	}
-	return n, nil
+	return before - w.left(), nil
+}
+
+// tile returns the memory of stream k's own.
+func (w *window) tile(k int) tile {
+	if w.tiles == nil {
+		w.tiles = newTiles(len(w.streams))
+	}
+	return w.tiles[k]
 }
 
 // end checks that nothing follows in any source.
@@ -295,16 +310,21 @@ func (w *window) blame(k int, err error) error {
 	return own("model or state", err)
 }
 
-// stateTiles are the last ones.
-func (w *window) stateTiles(n int) []tile { return w.tiles[len(w.tiles)-n:] }
+// stateTiles are those of the state's n arrays.
+func (w *window) stateTiles(n int) []tile {
+	if w.begun != nil || n == 0 {
+		return w.begun
+	}
+	return w.tiles[len(w.tiles)-n:] // a state is changed, and never lent
+}
 
 // culprit names the contribution because of which a result is not finite: one
 // with a value that is not, or else one that did not pass [Check]. The server's own steps
 // can overflow too.
-func (w *window) culprit(n int) error {
-	for _, holds := range []func(element, tile, int) bool{element.finite, element.tame} {
+func (w *window) culprit() error {
+	for _, holds := range []func(element, []byte) bool{element.finite, element.tame} {
 		for k, s := range w.streams[:w.in] {
-			if !holds(s.element, w.tiles[k], n) {
+			if !holds(s.element, w.values[k]) {
 				return &Refused{Index: k, Array: w.name, Reason: wild}
 			}
 		}

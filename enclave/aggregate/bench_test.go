@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// BenchmarkFedAvg reports GB/s of contributions consumed, and beside it the
+// BenchmarkFedAvg reports GB/s of contributions consumed that lie in memory, and beside it the
 // limit, measured in the same run and interleaved with it: reading the same bytes
 // once, by bytes.IndexByte, which is vector code that finds nothing.
 func BenchmarkFedAvg(b *testing.B) {
@@ -35,7 +35,7 @@ func BenchmarkFedAvg(b *testing.B) {
 				}
 				limit += time.Since(start)
 				b.StartTimer()
-				if err := p.Array(model, Sources{In: readers(in...)}, io.Discard, nil); err != nil {
+				if err := p.Array(model, Sources{In: lenders(in...)}, io.Discard, nil); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -72,8 +72,48 @@ func BenchmarkKernel(b *testing.B) {
 	}
 }
 
-// BenchmarkMedian is the median of a hundred contributions that lie in memory, of which
-// readers copy every byte.
+// BenchmarkShort is FedAvg of eight contributions of two bytes an element that lie in memory.
+func BenchmarkShort(b *testing.B) {
+	const elements = 8 << 20
+	for name, descr := range map[string]string{"float16": "<f2", "bfloat16": "<V2"} {
+		b.Run(name, func(b *testing.B) {
+			var in [][]byte
+			for k := range 8 {
+				in = append(in, typed(descr, elements, bytes.Repeat([]byte{byte(k), 0x30}, elements)))
+			}
+			p := plan(b, FedAvg, contributions(1, 2, 3, 4, 5, 6, 7, 8))
+			model := Tensor{"a", descr, []int{elements}, false}
+			b.SetBytes(8 * 2 * elements)
+			for b.Loop() {
+				if err := p.Array(model, Sources{In: lenders(in...)}, io.Discard, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkSurvey is Krum's first pass, over twenty contributions.
+func BenchmarkSurvey(b *testing.B) {
+	const elements, n = 1 << 16, 20
+	var in [][]byte
+	for k := range n {
+		in = append(in, npy(elements, func(i int) float32 { return float32(i * k % 977) }))
+	}
+	s, err := New(Krum, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if err := s.Survey(n).Array(Tensor{"a", "<f4", []int{elements}, false}, nil, lenders(in...)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(n*(n-1)/2*elements), "ns/element-of-pair")
+}
+
+// BenchmarkMedian is the median of a hundred contributions that lie in memory, and are lent
+// from there.
 func BenchmarkMedian(b *testing.B) { benchmarkSorted(b, FedMedian) }
 
 // BenchmarkTrimmedMean is the same without the lowest and the highest fifth.
@@ -109,7 +149,7 @@ func benchmarkSorted(b *testing.B, name string) {
 	model := Tensor{"a", "<f4", []int{elements}, false}
 	b.SetBytes(n * 4 * elements)
 	for b.Loop() {
-		if err := p.Array(model, Sources{In: readers(in...)}, io.Discard, nil); err != nil {
+		if err := p.Array(model, Sources{In: lenders(in...)}, io.Discard, nil); err != nil {
 			b.Fatal(err)
 		}
 	}

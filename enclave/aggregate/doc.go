@@ -30,5 +30,6 @@
 // rounded back.
 //
 // Memory is a window, not clients x model: one tile of [Tile] bytes for each
-// contribution, and of the model and the strategy's state.
+// contribution, and of the model and the strategy's state. Readers that lend what they
+// have ([Lender]) save that tile, and the copy into it.
 package aggregate

@@ -62,6 +62,9 @@ func (e element) wide() int {
 // kept returns the element type of what they are computed in.
 func (e element) kept() element { return element{kind: 'f', size: e.wide()} }
 
+// native reports whether elements lie as they are computed with: nothing is converted.
+func (e element) native() bool { return e.kind == 'f' && e.size >= 4 && e.big == hostBig }
+
 // hostBig reports whether this machine is big-endian.
 var hostBig = binary.NativeEndian.Uint16([]byte{1, 0}) != 1
 
@@ -87,21 +90,14 @@ func (e element) swap(b []byte) {
 	}
 }
 
-// widen turns the elements in b, which lie in t, into float32 or float64 at its start.
-// Element i is read before anything is written where it lies.
+// widen turns the elements in b into float32 or float64 at the start of t. Where b lies in t,
+// element i is read before anything is written over it.
 func (e element) widen(t tile, b []byte) {
 	e.swap(b)
-	native := binary.NativeEndian
 	f32, f64 := t.float32s(), t.float64s()
 	switch {
-	case e.half():
-		for i := 0; 2*i < len(b); i++ {
-			f32[i] = fromHalf(native.Uint16(b[2*i:]))
-		}
-	case e.kind == 'V':
-		for i := 0; 2*i < len(b); i++ {
-			f32[i] = math.Float32frombits(uint32(native.Uint16(b[2*i:])) << 16)
-		}
+	case e.short() != nil:
+		e.short().widen(f32, b)
 	case e.kind == 'i':
 		for i := 0; e.size*i < len(b); i++ {
 			f64[i] = float64(int64(e.bits(b[e.size*i:])) << (64 - 8*e.size) >> (64 - 8*e.size))
@@ -131,14 +127,8 @@ func (e element) bits(b []byte) uint64 {
 // PyTorch's conversions make it.
 func settle[F float](e element, x []F) {
 	switch {
-	case e.half():
-		for i, v := range x {
-			x[i] = F(fromHalf(toHalf(float32(v))))
-		}
-	case e.kind == 'V':
-		for i, v := range x {
-			x[i] = F(math.Float32frombits(uint32(toBrain(float32(v))) << 16))
-		}
+	case e.short() != nil:
+		e.short().round(any(x).([]float32))
 	case e.integer():
 		low, high := e.limits()
 		for i, v := range x {
@@ -163,14 +153,8 @@ func (e element) write(out io.Writer, t tile, n int) error {
 	f32, f64 := t.float32s(), t.float64s()
 	little := binary.LittleEndian
 	switch {
-	case e.half():
-		for i, v := range f32[:n] {
-			little.PutUint16(b[2*i:], toHalf(v))
-		}
-	case e.kind == 'V':
-		for i, v := range f32[:n] {
-			little.PutUint16(b[2*i:], toBrain(v))
-		}
+	case e.short() != nil:
+		e.short().narrow(b, f32[:n])
 	case e.integer():
 		for i, v := range f64[:n] {
 			switch u := e.whole(v); e.size {
@@ -204,43 +188,6 @@ func (e element) whole(v float64) uint64 {
 	return uint64(int64(v))
 }
 
-// fromHalf converts IEEE 754 binary16.
-func fromHalf(h uint16) float32 {
-	sign, exponent, fraction := uint32(h&0x8000)<<16, uint32(h>>10&0x1f), uint32(h&0x3ff)
-	switch exponent {
-	case 0: // zero or subnormal: fraction * 2^-24, exactly
-		return math.Float32frombits(math.Float32bits(float32(fraction)*0x1p-24) | sign)
-	case 0x1f:
-		return math.Float32frombits(sign | 0x7f800000 | fraction<<13)
-	}
-	return math.Float32frombits(sign | (exponent+127-15)<<23 | fraction<<13)
-}
-
-// toHalf rounds to the nearest binary16, of two to the even one.
-func toHalf(f float32) uint16 {
-	bits := math.Float32bits(f)
-	sign, magnitude := uint16(bits>>16&0x8000), bits&0x7fffffff
-	switch {
-	case magnitude > 0x7f800000:
-		return sign | 0x7e00
-	case magnitude >= 0x47800000: // 2^16
-		return sign | 0x7c00
-	case magnitude < 0x38800000: // below 2^-14: adding 2^-1 rounds to a multiple of 2^-24
-		return sign | uint16(math.Float32bits(math.Float32frombits(magnitude)+0.5)&0x7ff)
-	}
-	magnitude += 0xfff + magnitude>>13&1
-	return sign | uint16((magnitude-(127-15)<<23)>>13)
-}
-
-// toBrain rounds to the nearest bfloat16, of two to the even one.
-func toBrain(f float32) uint16 {
-	bits := math.Float32bits(f)
-	if bits&0x7fffffff > 0x7f800000 {
-		return uint16(bits>>16) | 0x40
-	}
-	return uint16((bits + 0x7fff + bits>>16&1) >> 16)
-}
-
 // Tile is how many bytes of each contribution are in memory at a time, in the type that is
 // computed with: a sealed segment's plaintext, small enough that four of them and the
 // result stay in a core's cache.
@@ -263,6 +210,12 @@ func newTiles(n int) []tile {
 	return tiles
 }
 
+// view returns the elements in b, which is aligned for them.
+func view[F float](b []byte) []F {
+	var f F
+	return unsafe.Slice((*F)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/int(unsafe.Sizeof(f)))
+}
+
 func (t tile) bytes() []byte       { return unsafe.Slice((*byte)(unsafe.Pointer(&t[0])), 8*len(t)) }
 func (t tile) float32s() []float32 { return unsafe.Slice((*float32)(unsafe.Pointer(&t[0])), 2*len(t)) }
 func (t tile) float64s() []float64 { return unsafe.Slice((*float64)(unsafe.Pointer(&t[0])), len(t)) }
@@ -278,46 +231,51 @@ var (
 		4: {0x7f800000_7f800000, 0x00800000_00800000, 0x80000000_80000000},
 		8: {0x7ff0000000000000, 0x0010000000000000, 0x8000000000000000},
 	}
-	// tame: below 2^127 (float32) or 2^1023 (float64) as well. No weighted mean and
-	// no half sum of tame values overflows.
+	// tame: below 2^127 (float32), 2^1023 (float64) or, of float16 in float32, 2^15 as well.
+	// No weighted mean and no half sum of tame values overflows.
 	tame = map[int]bound{
+		2: {0x7f800000_7f800000, 0x39000000_39000000, 0x80000000_80000000},
 		4: {0x7f000000_7f000000, 0x01000000_01000000, 0x80000000_80000000},
 		8: {0x7fe0000000000000, 0x0020000000000000, 0x8000000000000000},
 	}
 )
 
-// finite reports whether the first n values of t, which were widened, are.
-func (e element) finite(t tile, n int) bool {
-	return e.integer() || finite[e.wide()].holds(t, n*e.wide())
+// finite reports whether all values in b are, which were widened.
+func (e element) finite(b []byte) bool {
+	return e.integer() || finite[e.wide()].holds(b)
 }
 
-// tame reports whether no mean of the first n values of t, which were widened, and others
-// like them overflows e.
-func (e element) tame(t tile, n int) bool {
+// tame reports whether no mean of values in b, which were widened, and others like them
+// overflows e.
+func (e element) tame(b []byte) bool {
 	switch {
 	case e.integer():
 		return true
 	case e.half():
-		for _, x := range t.float32s()[:n] {
-			if !(x < 0x1p15 && x > -0x1p15) {
-				return false
-			}
-		}
-		return true
+		return tame[2].holds(b)
 	}
-	return tame[e.wide()].holds(t, n*e.wide())
+	return tame[e.wide()].holds(b)
 }
 
-// holds reports whether every element of t[:n] (n bytes, in the machine's order)
-// is within the bound.
-func (b bound) holds(t tile, n int) bool {
-	var beyond uint64
-	for _, w := range t[:n/8] {
-		beyond |= (w & b.mask) + b.one
+// holds reports whether every element in b, in the machine's order, is within the bound.
+func (b bound) holds(elements []byte) bool {
+	var found uint64
+	if n := len(elements) &^ 127; vectors && n > 0 {
+		found = beyond(&elements[0], n, b.mask, b.one)
+		elements = elements[n:]
 	}
-	if n%8 == 4 { // one last float32
-		w := uint64(binary.NativeEndian.Uint32(t.bytes()[n-4:]))
-		beyond |= (w & b.mask) + b.one&math.MaxUint32
+	return (found|b.beyond(elements))&b.top == 0
+}
+
+// beyond returns a word with bits of top where an element is beyond the bound. It is the
+// reference of the kernel of that name.
+func (b bound) beyond(elements []byte) (found uint64) {
+	for ; len(elements) >= 8; elements = elements[8:] {
+		found |= (binary.NativeEndian.Uint64(elements) & b.mask) + b.one
 	}
-	return beyond&b.top == 0
+	if len(elements) == 4 { // one last float32
+		w := uint64(binary.NativeEndian.Uint32(elements))
+		found |= (w & b.mask) + b.one&math.MaxUint32
+	}
+	return found
 }

@@ -4,80 +4,10 @@ import (
 	"bytes"
 	"io"
 	"math"
-	"math/rand/v2"
 	"testing"
 
 	"github.com/concordat/concordat/chunkstore/object"
 )
-
-func TestHalves(t *testing.T) {
-	t.Parallel()
-	for h := range 1 << 16 {
-		f := fromHalf(uint16(h))
-		if got := toHalf(f); got != uint16(h) && f == f {
-			t.Fatalf("%#04x is %g, and back %#04x", h, f, got)
-		}
-		if f != f && toHalf(f)&0x7c00 != 0x7c00 {
-			t.Fatalf("%#04x is no number, and back %#04x", h, toHalf(f))
-		}
-	}
-	for _, c := range []struct {
-		h uint16
-		f float32
-	}{
-		{0x3c00, 1}, {0xc000, -2}, {0x7bff, 65504}, {0x0001, 0x1p-24}, {0x0400, 0x1p-14}, {0x03ff, 0x1p-14 - 0x1p-24}, {0x8000, float32(math.Copysign(0, -1))},
-	} {
-		if got := fromHalf(c.h); got != c.f {
-			t.Errorf("%#04x is %g, want %g", c.h, got, c.f)
-		}
-	}
-	// Between each two neighbours: a little less than half is the lower, half is the even
-	// one, a little more is the upper.
-	for h := range uint16(0x7bff) {
-		low, high := float64(fromHalf(h)), float64(fromHalf(h+1))
-		between := float32((low + high) / 2)
-		even := h + h&1
-		for f, want := range map[float32]uint16{math.Nextafter32(between, 0): h, between: even, math.Nextafter32(between, 1e9): h + 1} {
-			if got := toHalf(f); got != want {
-				t.Fatalf("%g rounds to %#04x, want %#04x", f, got, want)
-			}
-			if got := toHalf(-f); got != want|0x8000 {
-				t.Fatalf("%g rounds to %#04x, want %#04x", -f, got, want|0x8000)
-			}
-		}
-	}
-	for _, f := range []float32{65520, 1e9, float32(math.Inf(1))} {
-		if toHalf(f) != 0x7c00 || toHalf(-f) != 0xfc00 {
-			t.Errorf("%g is not infinite", f)
-		}
-	}
-	if toHalf(math.Nextafter32(65520, 0)) != 0x7bff {
-		t.Error("just below the limit is infinite")
-	}
-}
-
-func TestBrains(t *testing.T) {
-	t.Parallel()
-	r := rand.New(rand.NewPCG(1, 2))
-	for range 1 << 16 {
-		f := math.Float32frombits(r.Uint32())
-		got := math.Float32frombits(uint32(toBrain(f)) << 16)
-		if f != f {
-			if got == got {
-				t.Fatal("no number became one")
-			}
-			continue
-		}
-		low := math.Float32frombits(math.Float32bits(f) &^ 0xffff)
-		high := math.Float32frombits(math.Float32bits(low) + 0x10000)
-		if math.IsInf(float64(high), 0) || math.IsInf(float64(f), 0) {
-			continue // half of the way to infinity is no number
-		}
-		if d := math.Abs(float64(f) - float64(got)); got != low && got != high || d > math.Abs(float64(high)-float64(f)) || d > math.Abs(float64(f)-float64(low)) {
-			t.Fatalf("%g rounds to %g, between %g and %g", f, got, low, high)
-		}
-	}
-}
 
 // typed returns an npy array of any element type of raw elements.
 func typed(descr string, n int, raw []byte) []byte {

@@ -142,22 +142,21 @@ func named(x Tensor, name string) Tensor {
 
 func floats(t *testing.T, npy []byte) (x []float64) {
 	t.Helper()
-	s, err := open(tensor(t, npy), bytes.NewReader(npy))
+	s, err := open(tensor(t, npy), bytes.NewReader(npy), computes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := newTile()
 	for s.left > 0 {
-		n, err := s.next(b)
+		b, err := s.next(newTile)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i := range n {
-			if s.element.wide() == 4 {
-				x = append(x, float64(b.float32s()[i]))
-			} else {
-				x = append(x, b.float64s()[i])
+		if s.element.wide() == 4 {
+			for _, v := range view[float32](b) {
+				x = append(x, float64(v))
 			}
+		} else {
+			x = append(x, view[float64](b)...)
 		}
 	}
 	return x

@@ -1,5 +1,7 @@
 package aggregate
 
+import "unsafe"
+
 type float interface{ float32 | float64 }
 
 // combination is how the contributions to one value become one.
@@ -29,27 +31,87 @@ func weigh[F float](out []F, in [][]F, w []F) {
 	}
 }
 
-func weighAny[F float](p *Plan, out []F, in [][]F) {
-	switch out := any(out).(type) {
-	case []float32:
-		weigh32(out, any(in).([][]float32), p.w32)
-	case []float64:
-		weigh64(out, any(in).([][]float64), p.w64)
+// fused is how many contributions are added up at a time, at most: fewer streams leave the
+// memory waiting, and of more the processor loses track (docs/performance.md).
+const fused = 8
+
+// weigh32 is weigh by the kernels, where there are any.
+func weigh32(out []float32, in [][]float32, w []float32) {
+	n := 0
+	if vectors {
+		n = fuse(sum32, out, in, w)
 	}
+	if n < len(out) {
+		weigh(out[n:], tails(in, n), w)
+	}
+}
+
+// weigh64 is weigh32 for float64.
+func weigh64(out []float64, in [][]float64, w []float64) {
+	n := 0
+	if vectors {
+		n = fuse(sum64, out, in, w)
+	}
+	if n < len(out) {
+		weigh(out[n:], tails(in, n), w)
+	}
+}
+
+// fuse has a kernel add up what makes whole blocks, and returns how many elements that is.
+func fuse[F float](kernel func(out *F, in []*F, w []F, n int, add bool), out []F, in [][]F, w []F) int {
+	const block = 256 // bytes
+	n := len(out) &^ (block/int(unsafe.Sizeof(w[0])) - 1)
+	if n == 0 {
+		return 0
+	}
+	heads := make([]*F, fused)
+	groups := (len(in) + fused - 1) / fused
+	for g := range groups {
+		from, to := g*len(in)/groups, (g+1)*len(in)/groups
+		for k, x := range in[from:to] {
+			heads[k] = &x[:n][0]
+		}
+		kernel(&out[0], heads[:to-from], w[from:to], n, g > 0)
+	}
+	return n
+}
+
+func tails[F float](in [][]F, n int) [][]F {
+	t := make([][]F, len(in))
+	for k, x := range in {
+		t[k] = x[n:]
+	}
+	return t
 }
 
 // weighHalves is weigh with every operation rounded to float16, the weights too. Rounding
 // to float32 before changes nothing: 24 bits are twice 11 and two.
 func weighHalves(out []float32, in [][]float32, w []float32) {
-	round := func(x float32) float32 { return fromHalf(toHalf(x)) }
+	n, rounded := 0, make([]float32, len(w))
+	for k := range w {
+		rounded[k] = nearestHalf(w[k])
+	}
+	if halfVectors {
+		n = fuse(sumHalves, out, in, rounded)
+	}
+	if n < len(out) {
+		weighHalvesSlowly(out[n:], tails(in, n), rounded)
+	}
+}
+
+// weighHalvesSlowly is the reference of the kernel, and does what it leaves over. Weights are
+// rounded already.
+func weighHalvesSlowly(out []float32, in [][]float32, w []float32) {
 	for i := range out {
-		s := round(in[0][i] * round(w[0]))
+		s := nearestHalf(in[0][i] * w[0])
 		for k := 1; k < len(in); k++ {
-			s = round(s + round(in[k][i]*round(w[k])))
+			s = nearestHalf(s + nearestHalf(in[k][i]*w[k]))
 		}
 		out[i] = s
 	}
 }
+
+func nearestHalf(x float32) float32 { return fromHalf(toHalf(x)) }
 
 // clip replaces each contribution by the model and a part of its update, also where that
 // is all of it: x is not always w + (x - w), and Flower computes that.

@@ -12,24 +12,31 @@ import (
 // do not depend on how it is sorted. It does not change.
 type order struct {
 	n, from, to int
-	vectors     bool     // the kernels sort
+	group       int      // rows that the kernels sort without a network's help; 0: no kernel sorts
 	network     []uint32 // what they leave to do; see network
 }
 
 func newOrder(n, from, to int) *order {
-	o := &order{n: n, from: from, to: to, vectors: vectors && n <= maxRows}
-	if o.vectors {
-		o.network = network(n, from, to)
+	switch {
+	case !vectors || n > maxRows:
+		return &order{n: n, from: from, to: to}
+	case wideVectors && n > narrowGroup:
+		return newGroups(n, from, to, wideGroup)
 	}
-	return o
+	return newGroups(n, from, to, narrowGroup)
+}
+
+// newGroups is newOrder for the kernel that sorts groups of that size.
+func newGroups(n, from, to, group int) *order {
+	return &order{n, from, to, group, network(n, from, to, group)}
 }
 
 const (
 	// stripBytes are as many bytes of each contribution as are sorted side by side: of a
 	// hundred contributions they fit into a core's first cache.
 	stripBytes = 256
-	// sortGroup is how many rows the vector kernels sort without a network's help.
-	sortGroup = 16
+	// Groups of the kernels in AVX2 and in AVX-512.
+	narrowGroup, wideGroup = 16, 32
 )
 
 // A step of a network is up to four comparators, one after another; each puts the lower value
@@ -43,15 +50,15 @@ const (
 	maxRows  = 1 << 14 // that a code can name
 )
 
-// network returns the codes of steps that sort n rows of which each [sortGroup] are sorted:
+// network returns the codes of steps that sort n rows of which each group is sorted:
 // Batcher's odd-even merge sort (1968, doi:10.1145/1468075.1468121) without what rows from to
 // to do not depend on. A code has a row in its lower half. In the upper half is the other one
 // of a comparator; or fourRows or fiveRows and a distance, where that row and the three or
 // four that follow at the distance stay in registers for two rounds of the sort: these are
 // half as many accesses to memory, which are what limits the kernels.
-func network(n, from, to int) []uint32 {
+func network(n, from, to, group int) []uint32 {
 	var steps []step
-	for p := sortGroup; p < n; p *= 2 { // rows of each two sorted lists
+	for p := group; p < n; p *= 2 { // rows of each two sorted lists
 		// compare is the comparator of a round between rows k apart; rounds follow each other
 		// with p, p/2, p/4 and so on to 1.
 		compare := func(i, k int) [2]uint16 {
@@ -113,7 +120,7 @@ func network(n, from, to int) []uint32 {
 	return codes
 }
 
-// strip is some columns side by side: a row of each contribution, and one more.
+// strip is some columns side by side: a row of each contribution, and a few more.
 type strip[F float] struct {
 	order  *order
 	width  int
@@ -126,12 +133,13 @@ type strip[F float] struct {
 func newStrip[F float](o *order) *strip[F] {
 	var f F
 	s := &strip[F]{order: o, width: stripBytes / int(unsafe.Sizeof(f))}
-	whole := (o.n + sortGroup - 1) / sortGroup * sortGroup
-	s.values = make([]F, (whole+1)*s.width)
 	s.rows = make([][]F, o.to-o.from)
-	if o.vectors {
+	whole := o.n
+	if o.group > 0 {
+		whole = (o.n + o.group - 1) / o.group * o.group
 		s.heads = make([]*F, whole)
 	}
+	s.values = make([]F, (whole+2)*s.width)
 	return s
 }
 
@@ -145,7 +153,7 @@ func ascending[F float](in [][]F, o *order, f func(at int, rows [][]F)) {
 	s := newStrip[F](o)
 	for at := 0; at < len(in[0]); at += s.width {
 		w := min(s.width, len(in[0])-at)
-		if o.vectors {
+		if o.group > 0 {
 			s.sortVectors(in, at, w)
 		} else {
 			s.sortColumns(in, at, w)
@@ -213,9 +221,17 @@ func (s *strip[F]) sortVectors(in [][]F, at, w int) {
 	}
 	switch values := any(s.values).(type) {
 	case []float32:
-		sort32(&values[0], any(s.heads).([]*float32), s.order.network, s.order.from, s.order.to)
+		sort := sort32
+		if s.order.group == wideGroup {
+			sort = sort32Wide
+		}
+		sort(&values[0], any(s.heads).([]*float32), s.order.network, s.order.from, s.order.to)
 	case []float64:
-		sort64(&values[0], any(s.heads).([]*float64), s.order.network, s.order.from, s.order.to)
+		sort := sort64
+		if s.order.group == wideGroup {
+			sort = sort64Wide
+		}
+		sort(&values[0], any(s.heads).([]*float64), s.order.network, s.order.from, s.order.to)
 	}
 }
 

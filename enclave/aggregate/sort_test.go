@@ -27,19 +27,34 @@ func ranges(r *rand.Rand, n int) [][2]int {
 	return [][2]int{{(n - 1) / 2, n/2 + 1}, {n / 5, n - n/5}, {0, n}, {0, 1}, {n - 1, n}, {min(a, b), max(a, b) + 1}}
 }
 
+// groups are those of the kernels that this processor can run.
+func groups(t testing.TB) (all []int) {
+	t.Helper()
+	if vectors {
+		all = append(all, narrowGroup)
+	} else {
+		t.Log("NOT TESTED: this processor has no AVX2; the reference stands in")
+	}
+	if wideVectors {
+		all = append(all, wideGroup)
+	} else {
+		t.Log("NOT TESTED: this processor has no AVX-512; narrower kernels stand in")
+	}
+	return all
+}
+
 // The vector kernels give the bytes of the reference, for every number of contributions,
 // width, alignment and value.
 func TestSortingKernelsAreTheReference(t *testing.T) {
 	t.Parallel()
-	if !vectors {
-		t.Skip("NOT TESTED: this processor has no AVX2; the reference stands in")
-	}
-	r := rand.New(rand.NewPCG(5, 6))
-	for _, n := range counts() {
-		for _, g := range []func() uint32{r.Uint32, few(r), zeros(r)} {
-			x := [2]int{r.IntN(64), r.IntN(64)}
-			sortsAlike(t, r, columnsOfBits(n, 130, func() float32 { return math.Float32frombits(g()) }), x)
-			sortsAlike(t, r, columnsOfBits(n, 70, func() float64 { return math.Float64frombits(uint64(g())<<32 | uint64(g())) }), x)
+	for _, group := range groups(t) {
+		r := rand.New(rand.NewPCG(5, 6))
+		for _, n := range counts() {
+			for _, g := range []func() uint32{r.Uint32, few(r), zeros(r)} {
+				x := [2]int{r.IntN(64), r.IntN(64)}
+				sortsAlike(t, r, group, columnsOfBits(n, 130, func() float32 { return math.Float32frombits(g()) }), x)
+				sortsAlike(t, r, group, columnsOfBits(n, 70, func() float64 { return math.Float64frombits(uint64(g())<<32 | uint64(g())) }), x)
+			}
 		}
 	}
 }
@@ -52,7 +67,7 @@ func TestSortingBeyondNetworks(t *testing.T) {
 		in[k] = []float32{float32(len(in) - k)}
 	}
 	o := newOrder(len(in), 0, len(in))
-	if o.vectors {
+	if o.group > 0 {
 		t.Error("sorted by a network whose codes are ambiguous")
 	}
 	ascending(in, o, func(_ int, rows [][]float32) {
@@ -93,7 +108,7 @@ func columnsOfBits[F float](n, length int, next func() F) [][]F {
 }
 
 // sortsAlike sorts strips that begin anywhere, of a whole width and of others.
-func sortsAlike[F float](t *testing.T, r *rand.Rand, in [][]F, edges [2]int) {
+func sortsAlike[F float](t *testing.T, r *rand.Rand, group int, in [][]F, edges [2]int) {
 	t.Helper()
 	n := len(in)
 	before := make([][]F, n)
@@ -101,7 +116,7 @@ func sortsAlike[F float](t *testing.T, r *rand.Rand, in [][]F, edges [2]int) {
 		before[k] = slices.Clone(x)
 	}
 	for _, span := range ranges(r, n) {
-		o := newOrder(n, span[0], span[1])
+		o := newGroups(n, span[0], span[1], group)
 		got, want := newStrip[F](o), newStrip[F](o)
 		for _, w := range []int{got.width, 1, 1 + edges[0]%got.width} {
 			stripsAlike(t, got, want, in, edges[1]%(len(in[0])-w+1), w)
@@ -181,25 +196,32 @@ func TestNetworksSort(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 10))
 	for _, n := range []int{1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 64, 65, 100, 1000} {
 		for _, span := range ranges(r, n) {
-			comparators := network(n, span[0], span[1])
-			for range 200 {
-				rows := make([]int, n)
-				chance := r.IntN(n + 1)
-				for i := range rows {
-					if r.IntN(n) < chance {
-						rows[i] = 1
-					}
-				}
-				want := slices.Sorted(slices.Values(rows))
-				for at := range slices.Chunk(rows, sortGroup) {
-					slices.Sort(at)
-				}
-				run(rows, comparators)
-				if !slices.Equal(rows[span[0]:span[1]], want[span[0]:span[1]]) {
-					t.Fatalf("%d rows, %v: %v, want %v", n, span, rows, want)
+			for _, group := range []int{narrowGroup, wideGroup} {
+				comparators := network(n, span[0], span[1], group)
+				for range 100 {
+					networkSorts(t, r, comparators, n, group, span)
 				}
 			}
 		}
+	}
+}
+
+func networkSorts(t *testing.T, r *rand.Rand, comparators []uint32, n, group int, span [2]int) {
+	t.Helper()
+	rows := make([]int, n)
+	chance := r.IntN(n + 1)
+	for i := range rows {
+		if r.IntN(n) < chance {
+			rows[i] = 1
+		}
+	}
+	want := slices.Sorted(slices.Values(rows))
+	for at := range slices.Chunk(rows, group) {
+		slices.Sort(at)
+	}
+	run(rows, comparators)
+	if !slices.Equal(rows[span[0]:span[1]], want[span[0]:span[1]]) {
+		t.Fatalf("%d rows in groups of %d, %v: %v, want %v", n, group, span, rows, want)
 	}
 }
 
@@ -296,7 +318,7 @@ func FuzzSort(f *testing.F) {
 	f.Add(bytes.Repeat([]byte{0, 0, 0, 0x80, 0, 0, 0, 0}, 50), 3, 0, 3)
 	f.Add(bytes.Repeat([]byte{1, 0, 0xc0, 0x7f, 2, 0, 0x80, 0xff, 9, 9, 9, 9}, 40), 17, 8, 9)
 	f.Fuzz(func(t *testing.T, b []byte, n, from, to int) {
-		if !vectors || n < 1 || n > 300 || from < 0 || to > n || from >= to {
+		if n < 1 || n > 300 || from < 0 || to > n || from >= to {
 			return
 		}
 		at := 0
@@ -323,9 +345,11 @@ func FuzzSort(f *testing.F) {
 }
 
 func fuzzSort[F float](t *testing.T, in [][]F, from, to int) {
-	o := newOrder(len(in), from, to)
-	got, want := newStrip[F](o), newStrip[F](o)
-	for at := 0; at < len(in[0]); at += got.width {
-		stripsAlike(t, got, want, in, at, min(got.width, len(in[0])-at))
+	for _, group := range groups(t) {
+		o := newGroups(len(in), from, to, group)
+		got, want := newStrip[F](o), newStrip[F](o)
+		for at := 0; at < len(in[0]); at += got.width {
+			stripsAlike(t, got, want, in, at, min(got.width, len(in[0])-at))
+		}
 	}
 }

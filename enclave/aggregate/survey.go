@@ -48,7 +48,7 @@ func (v *Survey) Array(want Tensor, model io.Reader, in []io.Reader) error {
 	if len(in) != v.n {
 		return fmt.Errorf("aggregate: %d readers for %d contributions", len(in), v.n)
 	}
-	w, err := openWindow(want, sources{needsModel: v.s.form.model, model: model, in: in})
+	w, err := openWindow(want, sources{needsModel: v.s.form.model, model: model, in: in, use: computes})
 	if err != nil {
 		return err
 	}
@@ -86,17 +86,53 @@ func measure[F float](v *Survey, c columns[F]) {
 		}
 	case distances:
 		for a, x := range c.in {
-			for b := a + 1; b < len(c.in); b++ {
-				y := c.in[b][:len(x)]
-				sum := v.pairs[a*v.n+b]
-				for i := range x {
-					d := float64(x[i]) - float64(y[i])
-					sum += float64(d * d)
-				}
-				v.pairs[a*v.n+b] = sum
+			for b := a + 1; b < len(c.in); b += together {
+				others := c.in[b:min(b+together, len(c.in))]
+				addDistances(v.pairs[a*v.n+b:][:len(others)], x, others)
 			}
 		}
 	}
+}
+
+// together is how many distances the kernels measure side by side.
+const together = 8
+
+// addDistances adds the squared distances of x and others, at most together, to their sums,
+// element by element.
+func addDistances[F float](sums []float64, x []F, others [][]F) {
+	n := 0
+	if vectors {
+		n = len(x) &^ 3
+	}
+	if n > 0 {
+		var all [together]float64
+		heads := make([]*F, together)
+		for j := range heads { // where there are fewer, the last one again
+			heads[j] = &others[min(j, len(others)-1)][:n][0]
+		}
+		copy(all[:], sums)
+		switch heads := any(heads).(type) {
+		case []*float32:
+			distances32(&all[0], any(&x[0]).(*float32), heads, n)
+		case []*float64:
+			distances64(&all[0], any(&x[0]).(*float64), heads, n)
+		}
+		copy(sums, all[:])
+	}
+	for j, y := range others {
+		addDistance(&sums[j], x[n:], y[n:])
+	}
+}
+
+// addDistance is the reference of the kernels, and does what they leave over.
+func addDistance[F float](sum *float64, x, y []F) {
+	s := *sum
+	y = y[:len(x)]
+	for i := range x {
+		d := float64(x[i]) - float64(y[i])
+		s += float64(d * d)
+	}
+	*sum = s
 }
 
 // choose is MultiKrum's selection (flwr.serverapp.strategy.multikrum): the score of a
