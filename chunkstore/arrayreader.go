@@ -1,6 +1,7 @@
 package chunkstore
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -10,9 +11,13 @@ import (
 )
 
 // ArrayReader reads an array's bytes. a is in outline, inflated from this parcel. The
-// first reading of a chunk holds all of it in memory, sealed and open, since a chunk's id
-// says nothing of a part. The parcel remembers the segments' hashes, as long as they are
-// few ([maxLeaves]); readings after that check and hold four segments of 64 KiB at a time.
+// first reading of a chunk holds all of it in memory, sealed, since a chunk's id says
+// nothing of a part. The parcel remembers the segments' hashes, as long as they are few
+// ([maxLeaves]); readings after that hold four segments of 64 KiB at a time. Every reading
+// checks them against the id, and opens four at a time.
+//
+// Whether a chunk holds the very object that the manifest names, [Parcel.Open] checks, and a
+// reader does not: the id in a signed statement binds what is read.
 //
 // Bytes come through one [Source.Stream], which may read ahead. It ends when the reader
 // has returned an error or io.EOF; who stops before ends ctx.
@@ -30,26 +35,20 @@ func (p *Parcel) ArrayReader(ctx context.Context, a *object.Array) io.Reader {
 // beyond is read by whole chunks every time.
 const maxLeaves = 1 << 15
 
-// outline is what the parcel remembers of an array chunk that was opened whole and found
-// to be what its names say: the same bytes are the same object.
-type outline struct {
-	layout *Layout
-	skip   int // bytes of the object before the array's data
-}
-
-func (p *Parcel) outline(id object.ID) (outline, bool) {
+// layout returns that of an array chunk that was read whole and had the id that the
+// manifest gives it; nil if the parcel remembers none.
+func (p *Parcel) layout(id object.ID) *Layout {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	o, ok := p.known[id]
-	return o, ok
+	return p.known[id]
 }
 
-func (p *Parcel) remember(id object.ID, o outline) {
+func (p *Parcel) remember(id object.ID, l *Layout) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, again := p.known[id]; !again && o.skip < SegmentSize && p.leaves+len(o.layout.Leaves) <= maxLeaves {
-		p.known[id] = o
-		p.leaves += len(o.layout.Leaves)
+	if p.known[id] == nil && p.leaves+len(l.Leaves) <= maxLeaves {
+		p.known[id] = l
+		p.leaves += len(l.Leaves)
 	}
 }
 
@@ -62,11 +61,12 @@ type arrayReader struct {
 
 	rest   []byte
 	at     int       // where rest ends in the array
-	whole  *scratch  // memory of rest, if it is a chunk
-	group  *segments // if it is opened segments
-	opener *Opener   // of the chunk that is read by segments
+	group  *segments // memory of rest, if it is opened segments
+	opener *Opener   // of the chunk that is being read
 	next   int       // its next segment
-	skip   int       // bytes of it that are no data of the array
+	head   []byte    // that it begins with, before the array's data; nil once that was read
+	sealed []byte    // its segments, if it is read for the first time; they are measured
+	whole  *scratch  // memory of sealed
 }
 
 // segments is memory for some segments side by side, sealed, or open and aligned.
@@ -106,7 +106,7 @@ func (r *arrayReader) fill() bool {
 
 // release gives up what is held.
 func (r *arrayReader) release() {
-	r.rest, r.opener = nil, nil
+	r.rest, r.opener, r.sealed = nil, nil, nil
 	if r.stream != nil {
 		r.stream.Close() // what could fail failed in Read
 	}
@@ -128,12 +128,12 @@ func (r *arrayReader) advance() error {
 		return io.EOF
 	}
 	if r.stream == nil {
-		if err := r.begin(); err != nil {
+		if err := r.openStream(); err != nil {
 			return err
 		}
 	}
 	id := r.chunks[0].ID
-	r.chunks, r.opener = r.chunks[1:], nil
+	r.chunks, r.opener, r.sealed = r.chunks[1:], nil, nil
 	e, err := r.p.entry(id)
 	if err != nil {
 		return err
@@ -142,14 +142,14 @@ func (r *arrayReader) advance() error {
 		r.rest, err = object.ChunkData(e.Inline)
 		return err
 	}
-	if o, known := r.p.outline(id); known {
-		return r.beginChunk(e, o)
+	if l := r.p.layout(id); l != nil {
+		return r.beginAgain(e, l)
 	}
-	return r.openWhole(e)
+	return r.beginWhole(e)
 }
 
-// begin opens the stream of all chunks.
-func (r *arrayReader) begin() error {
+// openStream opens the stream of all chunks.
+func (r *arrayReader) openStream() error {
 	var list []Stored
 	for _, c := range r.chunks {
 		e, err := r.p.entry(c.ID)
@@ -164,8 +164,8 @@ func (r *arrayReader) begin() error {
 	return nil
 }
 
-// openWhole reads a chunk for the first time.
-func (r *arrayReader) openWhole(e Entry) (err error) {
+// beginWhole begins to read a chunk for the first time.
+func (r *arrayReader) beginWhole(e Entry) error {
 	if r.whole == nil {
 		r.whole = scratches.Get().(*scratch)
 	}
@@ -177,61 +177,89 @@ func (r *arrayReader) openWhole(e Entry) (err error) {
 	if err := readFull(r.stream, m.sealed); err != nil {
 		return err
 	}
-	var l *Layout
-	if m.plain, l, err = r.p.openChunk(m.plain[:0], e, m.sealed); err != nil {
+	l, err := Measure(m.sealed)
+	if err != nil {
+		return fmt.Errorf("chunk %s: %w", e.Chunk.Short(), err)
+	}
+	if err := r.begin(e, l); err != nil {
 		return err
 	}
-	if r.rest, err = object.ChunkData(m.plain); err != nil {
-		return err
-	}
-	r.p.remember(e.Object, outline{l, len(m.plain) - len(r.rest)})
+	r.sealed = m.sealed[HeaderSize:]
+	r.p.remember(e.Object, l)
 	return nil
 }
 
-// beginChunk begins to read a chunk again.
-func (r *arrayReader) beginChunk(e Entry, o outline) (err error) {
+// beginAgain begins to read a chunk of which the layout is known.
+func (r *arrayReader) beginAgain(e Entry, l *Layout) error {
 	if r.whole != nil {
 		scratches.Put(r.whole)
 		r.whole = nil
 	}
-	if r.opener, err = NewOpener(e.Chunk, o.layout, r.p.secret.Opening(e.Object)); err != nil {
+	if err := r.begin(e, l); err != nil {
 		return err
 	}
-	r.next, r.skip = 0, o.skip
 	var header [HeaderSize]byte
 	if err := readFull(r.stream, header[:]); err != nil {
 		return err
 	}
-	if header != o.layout.Header {
+	if header != l.Header {
 		return fmt.Errorf("%w: header of %s", ErrMismatch, e.Chunk.Short())
 	}
 	return nil
 }
 
-// openGroup reads the next segments.
+// begin checks a layout against the chunk's id and the manifest.
+func (r *arrayReader) begin(e Entry, l *Layout) (err error) {
+	if r.opener, err = NewOpener(e.Chunk, l, r.p.secret.Opening(e.Object)); err != nil {
+		return err
+	}
+	if r.opener.Size() != e.Size {
+		return otherSize(e, r.opener.Size())
+	}
+	if r.head = object.ChunkHead(e.Size); r.head == nil {
+		return fmt.Errorf("%w: no ArrayChunk has %d bytes", ErrOpening, e.Size)
+	}
+	r.next = 0
+	return nil
+}
+
+// openGroup opens the next segments.
 func (r *arrayReader) openGroup() error {
 	if r.group == nil {
 		r.group = groups.Get().(*segments)
 	}
-	sealed := groups.Get().(*segments)
-	defer groups.Put(sealed)
 	var list [together][]byte
 	n, used := 0, 0
 	for ; n < together && r.next+n < r.opener.Segments(); n++ {
 		_, size := r.opener.SegmentSpan(r.next + n)
-		list[n] = sealed[used : used+size]
 		used += size
 	}
-	if err := readFull(r.stream, sealed[:used]); err != nil {
-		return err
+	measured := r.sealed != nil
+	from := r.sealed
+	if measured {
+		r.sealed = r.sealed[used:]
+	} else {
+		memory := groups.Get().(*segments)
+		defer groups.Put(memory)
+		from = memory[:used]
+		if err := readFull(r.stream, from); err != nil {
+			return err
+		}
 	}
-	before := (r.at - r.skip) & 7 // bytes that align what comes behind skip
-	plain, err := r.opener.openSegments(r.group[:before], r.next, list[:n])
+	for k := range n {
+		_, size := r.opener.SegmentSpan(r.next + k)
+		list[k], from = from[:size], from[size:]
+	}
+	before := (r.at - len(r.head)) & 7 // bytes that align what comes behind the head
+	plain, err := r.opener.openSegments(r.group[:before], r.next, list[:n], measured)
 	if err != nil {
 		return err
 	}
-	r.rest = plain[before+r.skip:]
+	data, ok := bytes.CutPrefix(plain[before:], r.head)
+	if !ok {
+		return fmt.Errorf("%w: %s holds no ArrayChunk", ErrOpening, r.opener.id.Short())
+	}
+	r.rest, r.head = data, nil
 	r.next += n
-	r.skip = 0
 	return nil
 }

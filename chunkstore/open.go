@@ -84,13 +84,15 @@ func (o *Opener) OpenSegment(dst []byte, i int, sealed []byte) ([]byte, error) {
 }
 
 // openSegments is OpenSegment for segments from first on, at most together, hashed side by
-// side.
-func (o *Opener) openSegments(dst []byte, first int, sealed [][]byte) ([]byte, error) {
+// side; not hashed at all if the opener's leaves were just measured on these very bytes.
+func (o *Opener) openSegments(dst []byte, first int, sealed [][]byte, measured bool) ([]byte, error) {
 	var leaves [together]merkle.Hash
-	merkle.LeafHashes(leaves[:len(sealed)], sealed)
+	if !measured {
+		merkle.LeafHashes(leaves[:len(sealed)], sealed)
+	}
 	for k, s := range sealed {
 		i := first + k
-		if leaves[k] != o.leaves[i] {
+		if !measured && leaves[k] != o.leaves[i] {
 			return nil, fmt.Errorf("%w: segment %d of %s", ErrMismatch, i, o.id.Short())
 		}
 		nonce := segmentNonce(i, i == len(o.leaves)-1)
@@ -106,19 +108,13 @@ func (o *Opener) openSegments(dst []byte, first int, sealed [][]byte) ([]byte, e
 // object that the opening names, and appends it to dst. The errors are those of
 // [NewOpener] and [Opener.OpenSegment]; another object is [ErrOpening].
 func Open(dst []byte, id ID, stored []byte, o Opening) ([]byte, error) {
-	plain, _, err := open(dst, id, stored, o)
-	return plain, err
-}
-
-// open is Open, and returns the chunk's layout too.
-func open(dst []byte, id ID, stored []byte, o Opening) ([]byte, *Layout, error) {
 	l, err := Measure(stored)
 	if err != nil {
-		return nil, nil, fmt.Errorf("chunk %s: %w", id.Short(), err)
+		return nil, fmt.Errorf("chunk %s: %w", id.Short(), err)
 	}
 	op, err := NewOpener(id, l, o)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	at := len(dst)
 	dst = slices.Grow(dst, int(op.Size())) // or every segment would copy those before it
@@ -127,11 +123,11 @@ func open(dst []byte, id ID, stored []byte, o Opening) ([]byte, *Layout, error) 
 		nonce := segmentNonce(i, i == op.Segments()-1)
 		// Measure has just hashed these bytes: the leaf needs no second look.
 		if dst, err = op.gcm.Open(dst, nonce[:], stored[off:off+int64(size)], op.header[:]); err != nil {
-			return nil, nil, fmt.Errorf("%w: segment %d of %s does not decrypt", ErrOpening, i, id.Short())
+			return nil, fmt.Errorf("%w: segment %d of %s does not decrypt", ErrOpening, i, id.Short())
 		}
 	}
 	if object.Sum(dst[at:]) != o.oid() {
-		return nil, nil, fmt.Errorf("%w: %s holds another object", ErrOpening, id.Short())
+		return nil, fmt.Errorf("%w: %s holds another object", ErrOpening, id.Short())
 	}
-	return dst, l, nil
+	return dst, nil
 }

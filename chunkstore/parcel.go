@@ -214,7 +214,7 @@ type Parcel struct {
 	entries  map[object.ID]Entry
 
 	mu     sync.Mutex
-	known  map[object.ID]outline // of array chunks that were opened whole
+	known  map[object.ID]*Layout // of array chunks that were read whole
 	leaves int                   // in known
 }
 
@@ -237,7 +237,7 @@ func OpenParcel(ctx context.Context, secret *Secret, ref Ref, root Digest, count
 	if err != nil {
 		return nil, err
 	}
-	p := &Parcel{secret: secret, source: from, manifest: m, ids: m.Chunks(ref.ID), entries: map[object.ID]Entry{}, known: map[object.ID]outline{}}
+	p := &Parcel{secret: secret, source: from, manifest: m, ids: m.Chunks(ref.ID), entries: map[object.ID]Entry{}, known: map[object.ID]*Layout{}}
 	if got := Root(p.ids); got != root || uint64(len(p.ids)) != count {
 		return nil, fmt.Errorf("%w: manifest lists %d chunks under %s, the statement says %d under %s", ErrOpening, len(p.ids), got.Short(), count, root.Short())
 	}
@@ -277,8 +277,15 @@ func (p *Parcel) Open(ctx context.Context, id object.ID) ([]byte, error) {
 	if m.sealed, err = p.source.Fetch(ctx, m.sealed[:0], e.Chunk, StoredSize(e.Size)); err != nil {
 		return nil, err
 	}
-	plain, _, err := p.openChunk(make([]byte, 0, e.Size), e, m.sealed)
+	plain, err := Open(make([]byte, 0, e.Size), e.Chunk, m.sealed, p.secret.Opening(e.Object))
+	if err == nil && int64(len(plain)) != e.Size {
+		return nil, otherSize(e, int64(len(plain)))
+	}
 	return plain, err
+}
+
+func otherSize(e Entry, size int64) error {
+	return fmt.Errorf("%w: object of %d bytes, the manifest says %d", ErrOpening, size, e.Size)
 }
 
 // entry returns what the manifest says of an object that can be opened.
@@ -293,20 +300,8 @@ func (p *Parcel) entry(id object.ID) (Entry, error) {
 	return e, nil
 }
 
-// openChunk makes every check of a whole chunk and appends its plaintext to dst.
-func (p *Parcel) openChunk(dst []byte, e Entry, sealed []byte) ([]byte, *Layout, error) {
-	plain, l, err := open(dst, e.Chunk, sealed, p.secret.Opening(e.Object))
-	if err != nil {
-		return nil, nil, err
-	}
-	if int64(len(plain)-len(dst)) != e.Size {
-		return nil, nil, fmt.Errorf("%w: object of %d bytes, the manifest says %d", ErrOpening, len(plain)-len(dst), e.Size)
-	}
-	return plain, l, nil
-}
-
-// scratch is memory for one chunk, sealed and open.
-type scratch struct{ sealed, plain []byte }
+// scratch is memory for one sealed chunk.
+type scratch struct{ sealed []byte }
 
 // scratches are those that nobody uses.
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
