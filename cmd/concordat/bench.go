@@ -21,7 +21,7 @@ type benchValue struct {
 	Value  float64 `json:"value"` // median
 	Target float64 `json:"target"`
 	Better string  `json:"better"` // "higher" or "lower"
-	Met    *bool   `json:"met"`    // null: not measured here, Why says why
+	Met    *bool   `json:"met"`    // null: not measured here, or not what the target is about; Why says why
 	Unit   string  `json:"unit"`
 	Spread float64 `json:"spread"` // between the first and the third quartile
 	Why    string  `json:"why,omitempty"`
@@ -32,6 +32,10 @@ type benchValue struct {
 func notMeasured(name, unit, better string, target float64, why string) benchValue {
 	return benchValue{Name: name, Target: target, Better: better, Unit: unit, Why: why}
 }
+
+// unjudged leaves open whether the target is met: the value is of something else than what
+// the target is about.
+func (m *benchValue) unjudged(why string) { m.Met, m.Why = nil, why }
 
 // newBenchValue sums samples up.
 func newBenchValue(name, unit, better string, target float64, samples []float64) benchValue {
@@ -169,7 +173,7 @@ environment that has Flower, whole runs are compared with Flower's own server to
 	f.StringVarP(&out, "out", "o", filepath.Join("out", "bench.json"), "file for the values")
 	f.StringVar(&bin, "bin", "", "directory of concordat-enclave-sim and breast-cancer (default where this program is)")
 	f.StringVar(&flower.environment, "flower", "", "`folder` of a Python environment with flwr, whose own server is measured against (default that of flower-superlink in PATH)")
-	cmd.AddCommand(newBenchStreamCommand(), newBenchFlowerCommand())
+	cmd.AddCommand(newBenchStreamCommand(), newBenchEndToEndCommand(), newBenchMemoryCommand(), newBenchRelayCommand(), newBenchFlowerCommand(), newBenchEnclaveCommand())
 	return cmd
 }
 
@@ -206,7 +210,11 @@ func bench(ctx context.Context, d *demo) ([]benchValue, error) {
 		return nil, err
 	}
 	fleet, err := benchFleet(ctx, d)
-	return slices.Concat(all, sorted, ingest, transport, []benchValue{fleet}, steps), err
+	if err != nil {
+		return nil, err
+	}
+	passage, err := benchPassage(ctx, d)
+	return slices.Concat(all, sorted, ingest, transport, passage, []benchValue{fleet}, steps), err
 }
 
 func printBench(w io.Writer, all []benchValue, file string) {
@@ -218,14 +226,16 @@ func printBenchTable(w io.Writer, all []benchValue) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NAME\tVALUE\tSPREAD\tTARGET\tMET\tALLOCS\tUNIT")
 	for _, m := range all {
-		sign, met := "≤", "no"
+		sign, met, unit := "≤", "no", m.Unit
 		if m.Better == "higher" {
 			sign = "≥"
 		}
 		switch {
-		case m.Met == nil:
+		case m.Met == nil && m.Value == 0:
 			fmt.Fprintf(t, "%s\t-\t-\t%s %.2f\t?\t\tnot measured: %s\n", m.Name, sign, m.Target, m.Why)
 			continue
+		case m.Met == nil:
+			met, unit = "?", m.Unit+"; not judged: "+m.Why
 		case *m.Met:
 			met = "yes"
 		}
@@ -233,7 +243,7 @@ func printBenchTable(w io.Writer, all []benchValue) {
 		if m.Allocs > 0 {
 			allocs = fmt.Sprint(m.Allocs)
 		}
-		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%s %.2f\t%s\t%s\t%s\n", m.Name, m.Value, m.Spread, sign, m.Target, met, allocs, m.Unit)
+		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%s %.2f\t%s\t%s\t%s\n", m.Name, m.Value, m.Spread, sign, m.Target, met, allocs, unit)
 	}
 	t.Flush()
 }
