@@ -100,8 +100,12 @@ func (r *ratio) sample() (float64, error) {
 
 // measureRatios takes a sample of each in turn, round by round.
 func measureRatios(ctx context.Context, all []ratio) ([]benchValue, error) {
+	return measureRounds(ctx, benchRounds, all)
+}
+
+func measureRounds(ctx context.Context, rounds int, all []ratio) ([]benchValue, error) {
 	samples := make([][]float64, len(all))
-	for round := range benchWarmup + benchRounds {
+	for round := range benchWarmup + rounds {
 		for i := range all {
 			if err := ctx.Err(); err != nil {
 				return nil, err
@@ -134,7 +138,8 @@ func newBenchCommand() *cobra.Command {
 signatures, hashes and ciphers by the standard library alone, reading memory, and the app's own time. Values
 are medians of ratios whose two sides were timed in turn, so they can be compared between machines; spread is
 the distance between the quartiles. A target that is missed is reported and is no failure. With a Python
-environment that has Flower, whole runs are compared with Flower's own server too, which takes minutes.`,
+environment that has Flower, whole runs are compared with Flower's own server too, and the way of replies with
+its code, which takes minutes.`,
 		Example: "  concordat bench --out bench.json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -155,7 +160,11 @@ environment that has Flower, whole runs are compared with Flower's own server to
 			if err != nil {
 				return err
 			}
-			all = append(all, beside...)
+			replies, err := benchReplies(cmd.Context(), &d, repliesBench{environment: flower.environment, size: repliesSize, rounds: repliesRounds, say: flower.say})
+			if err != nil {
+				return err
+			}
+			all = slices.Concat(all, beside, replies)
 			if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 				return err
 			}
@@ -173,7 +182,7 @@ environment that has Flower, whole runs are compared with Flower's own server to
 	f.StringVarP(&out, "out", "o", filepath.Join("out", "bench.json"), "file for the values")
 	f.StringVar(&bin, "bin", "", "directory of concordat-enclave-sim and breast-cancer (default where this program is)")
 	f.StringVar(&flower.environment, "flower", "", "`folder` of a Python environment with flwr, whose own server is measured against (default that of flower-superlink in PATH)")
-	cmd.AddCommand(newBenchStreamCommand(), newBenchEndToEndCommand(), newBenchMemoryCommand(), newBenchRelayCommand(), newBenchFlowerCommand(), newBenchEnclaveCommand())
+	cmd.AddCommand(newBenchStreamCommand(), newBenchEndToEndCommand(), newBenchMemoryCommand(), newBenchRelayCommand(), newBenchFlowerCommand(), newBenchRepliesCommand(), newBenchEnclaveCommand())
 	return cmd
 }
 

@@ -32,7 +32,7 @@ type memoryLine struct {
 const memorySize = 400e6
 
 var memoryLines = []memoryLine{
-	{"enclave-memory", aggregate.FedAvg, 10, 40, 32 << 20},
+	{"enclave-memory", aggregate.FedAvg, 10, 40, 16 << 20},
 	{"enclave-memory-median", aggregate.FedMedian, 100, 64, 6 << 20},
 }
 

@@ -429,8 +429,9 @@ func (p *passage) aggregate(all []deposited, elements int) error {
 
 // Of the line end-to-end.
 const (
-	passageElements = 8 << 20 // of one contribution: 32 MiB
+	passageElements = 4 << 20 // of one contribution: 16 MiB
 	passageNodes    = 3
+	passageRounds   = 15
 )
 
 // endToEnd compares the whole way with hashing as many bytes once.
@@ -453,7 +454,7 @@ func newBenchEndToEndCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "end-to-end",
 		Short: "Measure the whole way of contributions, against hashing them once",
-		Long: `End-to-end has three nodes seal contributions of 32 MiB and upload them to a link, a process of its own with
+		Long: `End-to-end has three nodes seal contributions of 16 MiB and upload them to a link, a process of its own with
 its store on disk, and then reads, checks, opens and aggregates them once, as an enclave does, round by round.
 It prints the rate of all that against SHA-256 over as many bytes on one core.`,
 		Args: cobra.NoArgs,
@@ -467,7 +468,7 @@ It prints the rate of all that against SHA-256 over as many bytes on one core.`,
 
 // measure makes the line end-to-end.
 func (p *passage) measure() ([]benchValue, error) {
-	all, err := measureRatios(p.ctx, []ratio{p.endToEnd()})
+	all, err := measureRounds(p.ctx, passageRounds, []ratio{p.endToEnd()})
 	if err == nil && p.spent.all() > 0 {
 		all[0].Unit += "; " + p.spent.String()
 	}
@@ -513,14 +514,4 @@ func tell(ctx context.Context, say func(string, ...any), what string, total int6
 		}
 	})
 	return func() { cancel(); group.Wait() }
-}
-
-// smallDemo is a demo whose members agree on a policy in a folder, for a link and nothing
-// else.
-func smallDemo(ctx context.Context, dir, bin string) (*demo, error) {
-	d := &demo{nodes: minDemoNodes, rounds: minDemoRounds, platform: "snp", dir: filepath.Join(dir, "demo"), out: newTranscript(nil), ctx: ctx}
-	if err := d.places(bin); err != nil {
-		return nil, err
-	}
-	return d, d.found()
 }

@@ -44,29 +44,41 @@ much memory the link had at most. The disk needs room for all of it, in the dire
 	return cmd
 }
 
-// withPassage measures something in a federation that has a link alone, and prints it.
-func withPassage(cmd *cobra.Command, bin string, measure func(p *passage, say func(string, ...any)) ([]benchValue, error)) error {
+// withDemo measures something with a demo whose members have agreed on a policy, for a link
+// and nothing else, and prints it.
+func withDemo(cmd *cobra.Command, bin string, measure func(d *demo, say func(string, ...any)) ([]benchValue, error)) error {
 	dir, err := os.MkdirTemp("", "concordat-bench-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	d, err := smallDemo(cmd.Context(), dir, bin)
-	if err != nil {
+	d := &demo{nodes: minDemoNodes, rounds: minDemoRounds, platform: "snp", dir: dir, out: newTranscript(nil), ctx: cmd.Context()}
+	if err := d.places(bin); err != nil {
 		return err
 	}
-	p, err := startPassage(cmd.Context(), d)
-	if err != nil {
+	if err := d.found(); err != nil {
 		return err
 	}
-	values, err := measure(p, func(format string, a ...any) { fmt.Fprintf(cmd.ErrOrStderr(), format+"\n", a...) })
+	values, err := measure(d, func(format string, a ...any) { fmt.Fprintf(cmd.ErrOrStderr(), format+"\n", a...) })
 	if err != nil {
-		err = errors.Join(err, context.Cause(p.ctx))
-	}
-	if err := errors.Join(err, p.close()); err != nil {
 		return err
 	}
 	return emit(cmd, values, func(w io.Writer) { printBenchTable(w, values) })
+}
+
+// withPassage is withDemo for what needs its link.
+func withPassage(cmd *cobra.Command, bin string, measure func(p *passage, say func(string, ...any)) ([]benchValue, error)) error {
+	return withDemo(cmd, bin, func(d *demo, say func(string, ...any)) ([]benchValue, error) {
+		p, err := startPassage(cmd.Context(), d)
+		if err != nil {
+			return nil, err
+		}
+		values, err := measure(p, say)
+		if err != nil {
+			err = errors.Join(err, context.Cause(p.ctx))
+		}
+		return values, errors.Join(err, p.close())
+	})
 }
 
 // relay takes that many bytes through the link, in and out.
