@@ -120,12 +120,12 @@ func TestBenchValue(t *testing.T) {
 
 func TestParseSize(t *testing.T) {
 	t.Parallel()
-	for s, want := range map[string]int64{"1": 1, "17B": 17, "64MiB": 64 << 20, "4GiB": 4 << 30, "3TiB": 3 << 40, "8KiB": 8 << 10} {
+	for s, want := range map[string]int64{"1": 1, "17B": 17, "64MiB": 64 << 20, "4GiB": 4 << 30, "3TiB": 3 << 40, "8KiB": 8 << 10, "400MB": 400e6, "5kB": 5000, "2GB": 2e9} {
 		if got, err := parseSize(s); err != nil || got != want {
 			t.Errorf("%s: %d, %v", s, got, err)
 		}
 	}
-	for _, s := range []string{"", "0", "-1", "1MB", "1 MiB", "MiB", "1.5GiB", "9999999999TiB", "1iB"} {
+	for _, s := range []string{"", "0", "-1", "1Mb", "1KB", "1 MiB", "MiB", "1.5GiB", "9999999999TiB", "1iB"} {
 		if n, err := parseSize(s); err == nil {
 			t.Errorf("%q is %d bytes", s, n)
 		}
