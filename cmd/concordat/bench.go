@@ -182,7 +182,7 @@ its code, which takes minutes.`,
 	f.StringVarP(&out, "out", "o", filepath.Join("out", "bench.json"), "file for the values")
 	f.StringVar(&bin, "bin", "", "directory of concordat-enclave-sim and breast-cancer (default where this program is)")
 	f.StringVar(&flower.environment, "flower", "", "`folder` of a Python environment with flwr, whose own server is measured against (default that of flower-superlink in PATH)")
-	cmd.AddCommand(newBenchStreamCommand(), newBenchEndToEndCommand(), newBenchMemoryCommand(), newBenchRelayCommand(), newBenchFlowerCommand(), newBenchRepliesCommand(), newBenchEnclaveCommand())
+	cmd.AddCommand(newBenchStreamCommand(), newBenchMemoryCommand(), newBenchRelayCommand(), newBenchFlowerCommand(), newBenchRepliesCommand(), newBenchEnclaveCommand())
 	return cmd
 }
 

@@ -17,7 +17,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
@@ -47,6 +46,7 @@ type passage struct {
 	cancel     context.CancelCauseFunc
 	self       string       // this program
 	sealed     atomic.Int64 // bytes of elements that went into contributions so far
+	meant      atomic.Int64 // and that came out of them into a mean
 	spent      passageCost  // by rounds so far
 }
 
@@ -59,10 +59,14 @@ type passageCost struct {
 	depositTime, aggregateTime time.Duration // by the clock
 }
 
-// String words the processors' time in nanoseconds a byte.
+// String words it in nanoseconds a byte, to stand behind something else; it is empty where
+// nothing is known.
 func (c passageCost) String() string {
+	if c.all() == 0 {
+		return ""
+	}
 	each := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / float64(c.bytes) }
-	return fmt.Sprintf("CPU for each byte: nodes %.1f ns, link %.1f and %.1f ns, enclave's end %.1f ns; deposited in %.1f ns, aggregated in %.1f ns",
+	return fmt.Sprintf("; CPU for each byte: nodes %.1f ns, link %.1f and %.1f ns, enclave's end %.1f ns; deposited in %.1f ns, aggregated in %.1f ns",
 		each(c.nodes), each(c.linkIn), each(c.linkOut), each(c.enclave), each(c.depositTime), each(c.aggregateTime))
 }
 
@@ -424,7 +428,18 @@ func (p *passage) aggregate(all []deposited, elements int) error {
 	if err != nil {
 		return err
 	}
-	return aggregateOnce(p.ctx, plan, syntheticTensor(elements), in, io.Discard)
+	return aggregateOnce(p.ctx, plan, syntheticTensor(elements), in, &counter{&p.meant, int64(len(in))})
+}
+
+// counter drops what is written, and counts each byte as so many.
+type counter struct {
+	sum  *atomic.Int64
+	each int64
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	c.sum.Add(c.each * int64(len(b)))
+	return len(b), nil
 }
 
 // Of the line end-to-end.
@@ -449,32 +464,6 @@ func (p *passage) endToEnd() ratio {
 		}}
 }
 
-func newBenchEndToEndCommand() *cobra.Command {
-	var bin string
-	cmd := &cobra.Command{
-		Use:   "end-to-end",
-		Short: "Measure the whole way of contributions, against hashing them once",
-		Long: `End-to-end has three nodes seal contributions of 16 MiB and upload them to a link, a process of its own with
-its store on disk, and then reads, checks, opens and aggregates them once, as an enclave does, round by round.
-It prints the rate of all that against SHA-256 over as many bytes on one core.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withPassage(cmd, bin, func(p *passage, _ func(string, ...any)) ([]benchValue, error) { return p.measure() })
-		},
-	}
-	cmd.Flags().StringVar(&bin, "bin", "", "directory of concordat-enclave-sim and breast-cancer (default where this program is)")
-	return cmd
-}
-
-// measure makes the line end-to-end.
-func (p *passage) measure() ([]benchValue, error) {
-	all, err := measureRounds(p.ctx, passageRounds, []ratio{p.endToEnd()})
-	if err == nil && p.spent.all() > 0 {
-		all[0].Unit += "; " + p.spent.String()
-	}
-	return all, err
-}
-
 // benchPassage measures all that needs a link and nothing of a federation besides: whole
 // rounds, the memory of enclaves, and in the end how much of it the link ever had.
 func benchPassage(ctx context.Context, d *demo) (all []benchValue, err error) {
@@ -483,9 +472,10 @@ func benchPassage(ctx context.Context, d *demo) (all []benchValue, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	if all, err = p.measure(); err != nil {
+	if all, err = measureRounds(p.ctx, passageRounds, []ratio{p.endToEnd()}); err != nil {
 		return nil, errors.Join(err, context.Cause(p.ctx))
 	}
+	all[0].Unit += p.spent.String()
 	for _, l := range memoryLines {
 		m, err := p.memory(&l, l.small, l.members, func(string, ...any) {})
 		if err != nil {

@@ -121,8 +121,8 @@ func TestPassage(t *testing.T) {
 			t.Errorf("%s: %v", strategy, err)
 		}
 	}
-	if err := p.aggregate(all, elements); err != nil {
-		t.Error(err)
+	if err := p.aggregate(all, elements); err != nil || p.meant.Load() < 4*elements*n {
+		t.Errorf("%v, %d bytes in the mean", err, p.meant.Load())
 	}
 }
 
@@ -203,5 +203,8 @@ func TestPassageCost(t *testing.T) {
 	const want = "nodes 1.0 ns, link 2.0 and 0.5 ns, enclave's end 1.5 ns; deposited in 3.0 ns, aggregated in 1.0 ns"
 	if s := c.String(); !strings.HasSuffix(s, want) || c.all() != 5*time.Second {
 		t.Errorf("%s, %s", s, c.all())
+	}
+	if s := (passageCost{bytes: 1, depositTime: time.Second}).String(); s != "" {
+		t.Errorf("of nothing: %q", s)
 	}
 }

@@ -23,7 +23,7 @@ func newBenchRelayCommand() *cobra.Command {
 		Short: "Measure a link's memory while it relays any number of bytes",
 		Long: `Relay has three nodes seal contributions that have so many bytes in all and upload them to a link, a process
 of its own with its store on disk, and then reads and aggregates them once, as an enclave does. It prints how
-much memory the link had at most. The disk needs room for all of it, in the directory of temporary files
+much memory the link had at most, and what processors spent on each byte. The disk needs room for all of it, in the directory of temporary files
 (TMPDIR); this process holds chunks and no contribution.`,
 		Example: "  concordat bench relay --size 10GiB",
 		Args:    cobra.NoArgs,
@@ -84,17 +84,12 @@ func withPassage(cmd *cobra.Command, bin string, measure func(p *passage, say fu
 // relay takes that many bytes through the link, in and out.
 func (p *passage) relay(size int64, say func(string, ...any)) (benchValue, error) {
 	elements := int(max(1, size/(4*passageNodes)))
-	end := tell(p.ctx, say, "sealed and stored", size, p.sealed.Load)
-	all, err := p.deposit(passageNodes, elements)
+	end := tell(p.ctx, say, "relayed, in and out", 2*size, func() int64 { return p.sealed.Load() + p.meant.Load() })
+	err := p.round(passageNodes, elements)
 	end()
-	if err != nil {
-		return benchValue{}, err
-	}
-	say("stored; read and aggregated next")
-	if err := p.aggregate(all, elements); err != nil {
-		return benchValue{}, err
-	}
-	return p.linkMemory(), nil
+	m := p.linkMemory()
+	m.Unit += p.spent.String()
+	return m, err
 }
 
 // linkMemory is the line of the link's memory, after all that it has relayed so far.

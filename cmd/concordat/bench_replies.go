@@ -215,7 +215,7 @@ func (r *replyRuns) compareCPU() (m benchValue, err error) {
 		return m, err
 	}
 	each := func(s []float64) float64 { return median(s) / r.bytes() * 1e9 }
-	unit := fmt.Sprintf("%s (flwr %s, %d replies of %d MB): in ns a byte here %.1f, there %.1f, of which the clients' part %.1f; an app spends %.1f of that wherever its reply goes",
+	unit := fmt.Sprintf("%s (flwr %s, %d replies of %d MB): in ns a byte here %.1f, there %.1f, of which %.1f until all lie in the SuperLink's store; an app spends %.1f of that wherever its reply goes",
 		l.unit, r.version, repliesCount, r.size/1e6, each(ours), each(theirs), each(pushed), each(app))
 	return newBenchValue(l.name, unit, "lower", l.target, ratios), nil
 }

@@ -84,7 +84,7 @@ def pull(stub, node, tree):
 
 
 def whole():
-    """All replies from their arrays to the mean. Answers what processors spent on the clients' part, in seconds."""
+    """All replies from their arrays to the mean. Answers what processors spent until all lay in the store, in seconds."""
     node = Node(node_id=1)
     begin = time.process_time()
     trees = [push(STUB, node, i) for i in range(REPLIES)]
