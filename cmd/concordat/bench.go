@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -241,7 +242,7 @@ func printBenchTable(w io.Writer, all []benchValue) {
 		}
 		switch {
 		case m.Met == nil && m.Value == 0:
-			fmt.Fprintf(t, "%s\t-\t-\t%s %.2f\t?\t\tnot measured: %s\n", m.Name, sign, m.Target, m.Why)
+			fmt.Fprintf(t, "%s\t-\t-\t%s %s\t?\t\tnot measured: %s\n", m.Name, sign, figure(m.Target), m.Why)
 			continue
 		case m.Met == nil:
 			met, unit = "?", m.Unit+"; not judged: "+m.Why
@@ -252,7 +253,16 @@ func printBenchTable(w io.Writer, all []benchValue) {
 		if m.Allocs > 0 {
 			allocs = fmt.Sprint(m.Allocs)
 		}
-		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%s %.2f\t%s\t%s\t%s\n", m.Name, m.Value, m.Spread, sign, m.Target, met, allocs, unit)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s %s\t%s\t%s\t%s\n", m.Name, figure(m.Value), figure(m.Spread), sign, figure(m.Target), met, allocs, unit)
 	}
 	t.Flush()
+}
+
+// figure words a value of the table: two digits after the point, or what tells small ones
+// apart.
+func figure(v float64) string {
+	if v > 0 && v < 0.1 {
+		return strconv.FormatFloat(v, 'g', 2, 64)
+	}
+	return strconv.FormatFloat(v, 'f', 2, 64)
 }
