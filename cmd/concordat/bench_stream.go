@@ -190,6 +190,7 @@ func writeSynthetic(file string, rows int) error {
 // hashRate is SHA-256 on one core, now, in bytes a second.
 func hashRate() float64 {
 	const n = 8
+	chunk := benchChunk()
 	start := time.Now()
 	for range n {
 		sha256.Sum256(chunk)

@@ -133,6 +133,7 @@ func chunksOverGRPC(ctx context.Context, cert tls.Certificate, pin dial.Pin) (se
 		return nil, nil, errors.Join(err, <-served)
 	}
 	secret := chunkstore.NewUplink([32]byte{1}, cose.Digest{2}, 3)
+	chunk := benchChunk()
 	id, stored := chunkstore.Seal(nil, secret, object.Sum(chunk), chunk)
 	client := transfer.NewClient(conn)
 	scope := chunkstore.Scope{Federation: cose.Digest{1}, Run: cose.Digest{2}, Owner: cose.Digest{3}}
