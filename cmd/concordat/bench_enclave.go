@@ -110,7 +110,11 @@ func (p *passage) memory(l *memoryLine, size int64, members int, say func(string
 	if err != nil {
 		return benchValue{}, err
 	}
-	return l.value(use, size, members), nil
+	m := l.value(use, size, members)
+	if _, link, err := peakMemory(p.link.pid()); err == nil {
+		m.Unit += fmt.Sprintf("; the link until then %d MB", link/1e6)
+	}
+	return m, nil
 }
 
 func (p *passage) memoryUse(strategy string, size int64, members int, say func(string, ...any)) (use memoryUse, err error) {

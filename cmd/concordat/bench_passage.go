@@ -465,7 +465,7 @@ func (p *passage) endToEnd() ratio {
 }
 
 // benchPassage measures all that needs a link and nothing of a federation besides: whole
-// rounds, the memory of enclaves, and in the end how much of it the link ever had.
+// rounds, how much memory the link had for them, and the memory of enclaves.
 func benchPassage(ctx context.Context, d *demo) (all []benchValue, err error) {
 	p, err := startPassage(ctx, d)
 	if err != nil {
@@ -476,6 +476,7 @@ func benchPassage(ctx context.Context, d *demo) (all []benchValue, err error) {
 		return nil, errors.Join(err, context.Cause(p.ctx))
 	}
 	all[0].Unit += p.spent.String()
+	all = append(all, p.linkMemory())
 	for _, l := range memoryLines {
 		m, err := p.memory(&l, l.small, l.members, func(string, ...any) {})
 		if err != nil {
@@ -483,7 +484,7 @@ func benchPassage(ctx context.Context, d *demo) (all []benchValue, err error) {
 		}
 		all = append(all, m)
 	}
-	return append(all, p.linkMemory()), nil
+	return all, nil
 }
 
 // tell says every few seconds how far something is.
