@@ -16,6 +16,7 @@ import (
 
 	"github.com/concordat/concordat/chunkstore"
 	"github.com/concordat/concordat/chunkstore/object"
+	"github.com/concordat/concordat/chunkstore/transfer"
 	"github.com/concordat/concordat/enclave/aggregate"
 	"github.com/concordat/concordat/internal/flower"
 )
@@ -211,38 +212,37 @@ func (t *memoryTask) run(ctx context.Context, say func(string, ...any)) (use mem
 	if use.Idle, _, err = peakMemory(os.Getpid()); err != nil {
 		return use, err
 	}
-	all := make([]*opened, t.Members)
-	g, first := errgroup.WithContext(ctx)
-	turns := make(chan struct{}, maxFirstReading)
-	tensor := syntheticTensor(t.Elements)
-	for i := range all {
-		g.Go(func() (err error) {
-			if all[i], err = t.Contribution.open(first, enclave); err != nil {
-				return err
-			}
-			turns <- struct{}{}
-			defer func() { <-turns }()
-			reading, cancel := context.WithCancel(first)
-			defer cancel()
-			return aggregate.Check(tensor, all[i].parcel.ArrayReader(reading, all[i].array))
-		})
+	from := transfer.NewReader(enclave.chunks, t.Contribution.Scope)
+	end := tell(ctx, say, "read and checked, then aggregated twice", 3*int64(t.Members)*4*int64(t.Elements), func() int64 { return int64(from.Bytes()) })
+	all, err := t.check(ctx, from)
+	if err == nil {
+		err = t.produce(ctx, enclave, all)
 	}
-	if err := g.Wait(); err != nil {
-		return use, err
-	}
-	total := 3 * int64(t.Members) * 4 * int64(t.Elements)
-	end := tell(ctx, say, "read and aggregated", total, func() (n int64) {
-		for _, o := range all {
-			n += int64(o.from.Bytes())
-		}
-		return n
-	})
-	err = t.produce(ctx, enclave, all)
 	end()
 	if err == nil {
 		_, use.Peak, err = peakMemory(os.Getpid())
 	}
 	return use, err
+}
+
+// check reads each contribution as it comes.
+func (t *memoryTask) check(ctx context.Context, from *transfer.Reader) ([]*opened, error) {
+	all := make([]*opened, t.Members)
+	g, ctx := errgroup.WithContext(ctx)
+	turns := make(chan struct{}, maxFirstReading)
+	for i := range all {
+		g.Go(func() (err error) {
+			if all[i], err = t.Contribution.open(ctx, from); err != nil {
+				return err
+			}
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			return aggregate.Check(syntheticTensor(t.Elements), all[i].parcel.ArrayReader(ctx, all[i].array))
+		})
+	}
+	return all, g.Wait()
 }
 
 // produce makes the step's outputs twice: to name them, and to store them.

@@ -317,21 +317,19 @@ func writeElements(w io.Writer, size int64, count *atomic.Int64) error {
 // opened is a contribution whose manifest was read and checked.
 type opened struct {
 	parcel *chunkstore.Parcel
-	from   *transfer.Reader
 	array  *object.Array // in outline
 	weight aggregate.Contribution
 }
 
 // open reads what stands around the arrays of a contribution, as package enclave does, which
-// has the bounds.
-func (c *deposited) open(ctx context.Context, enclave *party) (*opened, error) {
-	o := &opened{from: transfer.NewReader(enclave.chunks, c.Scope)}
-	var err error
-	o.parcel, err = chunkstore.OpenParcel(ctx, chunkstore.NewUplink(c.Secret, c.Scope.Run, c.Seq), c.Sealed.Manifest, c.Sealed.Root, c.Sealed.Count, o.from)
+// has the bounds. from reads the contribution's scope.
+func (c *deposited) open(ctx context.Context, from *transfer.Reader) (*opened, error) {
+	parcel, err := chunkstore.OpenParcel(ctx, chunkstore.NewUplink(c.Secret, c.Scope.Run, c.Seq), c.Sealed.Manifest, c.Sealed.Root, c.Sealed.Count, from)
 	if err != nil {
 		return nil, err
 	}
-	n, err := object.Inflate(o.parcel.Root(), o.parcel.Inline, object.Limits{Objects: 1 << 16, Bytes: 16 << 20, Outline: true})
+	o := &opened{parcel: parcel}
+	n, err := object.Inflate(parcel.Root(), parcel.Inline, object.Limits{Objects: 1 << 16, Bytes: 16 << 20, Outline: true})
 	if err != nil {
 		return nil, err
 	}
@@ -420,7 +418,7 @@ func (p *passage) aggregate(all []deposited, elements int) error {
 	in := make([]*opened, len(all))
 	for i := range all {
 		var err error
-		if in[i], err = all[i].open(p.ctx, p.enclave); err != nil {
+		if in[i], err = all[i].open(p.ctx, transfer.NewReader(p.enclave.chunks, all[i].Scope)); err != nil {
 			return fmt.Errorf("contribution %d: %w", i, err)
 		}
 	}

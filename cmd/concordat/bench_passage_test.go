@@ -86,7 +86,7 @@ func TestPassage(t *testing.T) {
 	var in []*opened
 	owners := map[cose.Digest]int{}
 	for i, c := range all {
-		o, err := c.open(t.Context(), p.enclave)
+		o, err := c.open(t.Context(), transfer.NewReader(p.enclave.chunks, c.Scope))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +117,14 @@ func TestPassage(t *testing.T) {
 			t.Errorf("%s: %v", strategy, err)
 		}
 		task := memoryTask{Contribution: all[0], Elements: elements, Members: n, Strategy: strategy}
-		if err := task.produce(t.Context(), p.enclave, in); err != nil {
+		checked, err := task.check(t.Context(), transfer.NewReader(p.enclave.chunks, all[0].Scope))
+		if err == nil && len(checked) != n {
+			t.Errorf("%d contributions were read", len(checked))
+		}
+		if err == nil {
+			err = task.produce(t.Context(), p.enclave, checked)
+		}
+		if err != nil {
 			t.Errorf("%s: %v", strategy, err)
 		}
 	}

@@ -61,8 +61,8 @@ func newBenchRepliesCommand() *cobra.Command {
 		Long: `Replies takes ten replies from arrays at clients to their mean, in turn by Flower's own classes in a Python
 process and by ours with a link in a process of its own, both over TLS, and compares what processors spent. It
 compares the time of aggregation alone, and the memory that a process which aggregates has at most. Flower's
-objects are pushed to its Fleet API and pulled from it once each, and lie in memory; its SuperNodes would move
-them twice more. Flower's process holds about thirty times the size of a reply.`,
+objects are pushed to its Fleet API and pulled from it once each, and lie in memory; the way from a ClientApp
+to its node is in neither. Flower's process holds about fifteen times the size of a reply, and this one ten.`,
 		Example: "  concordat bench replies --environment /opt/concordat/venv --size 400MB --rounds 1",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
