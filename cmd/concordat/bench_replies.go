@@ -170,7 +170,7 @@ func (r *replyRuns) certify() error {
 // withPython has a Python process of its own do something.
 func (r *replyRuns) withPython(do func(*python) error) error {
 	cmd := exec.CommandContext(r.ctx, r.program, "-c", repliesScript, strconv.Itoa(repliesCount), strconv.FormatInt(r.size, 10), r.dir)
-	cmd.Dir, cmd.Env, cmd.WaitDelay = r.dir, superlink.Environ(r.dir), patience
+	cmd.Dir, cmd.Env, cmd.WaitDelay = r.dir, append(superlink.Environ(r.dir), "GRPC_VERBOSITY=NONE"), patience
 	n, err := startPython(cmd)
 	if err != nil {
 		return err
