@@ -202,6 +202,9 @@ func attach(ctx context.Context, link string, o dial.Options, c relay.Config) (*
 	case <-attached:
 		return n, nil
 	case err = <-refused:
+		if err == nil {
+			err = context.Cause(ctx) // it ends without one when ctx does
+		}
 	case <-time.After(maxWait):
 		err = fmt.Errorf("waited %s for the link to attach", maxWait)
 	}

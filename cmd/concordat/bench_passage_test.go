@@ -171,6 +171,17 @@ func TestPassageBent(t *testing.T) {
 	}
 }
 
+// A party that is not attached is an error, whoever ended it.
+func TestAttachEnds(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("the link has ended")
+	cancel(why)
+	if n, err := attachEnclave(ctx, "127.0.0.1:1", cose.Digest{1}); n != nil || !errors.Is(err, why) {
+		t.Errorf("%v, %v", n, err)
+	}
+}
+
 // No two chunks of an array are the same object: that would be sealed and sent once.
 func TestWriteElements(t *testing.T) {
 	t.Parallel()
