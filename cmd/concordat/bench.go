@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -21,7 +22,7 @@ type benchValue struct {
 	Value  float64 `json:"value"` // median
 	Target float64 `json:"target"`
 	Better string  `json:"better"` // "higher" or "lower"
-	Met    *bool   `json:"met"`    // null: not measured here, Why says why
+	Met    *bool   `json:"met"`    // null: not measured here, or not what the target is about; Why says why
 	Unit   string  `json:"unit"`
 	Spread float64 `json:"spread"` // between the first and the third quartile
 	Why    string  `json:"why,omitempty"`
@@ -32,6 +33,10 @@ type benchValue struct {
 func notMeasured(name, unit, better string, target float64, why string) benchValue {
 	return benchValue{Name: name, Target: target, Better: better, Unit: unit, Why: why}
 }
+
+// unjudged leaves open whether the target is met: the value is of something else than what
+// the target is about.
+func (m *benchValue) unjudged(why string) { m.Met, m.Why = nil, why }
 
 // newBenchValue sums samples up.
 func newBenchValue(name, unit, better string, target float64, samples []float64) benchValue {
@@ -96,8 +101,12 @@ func (r *ratio) sample() (float64, error) {
 
 // measureRatios takes a sample of each in turn, round by round.
 func measureRatios(ctx context.Context, all []ratio) ([]benchValue, error) {
+	return measureRounds(ctx, benchRounds, all)
+}
+
+func measureRounds(ctx context.Context, rounds int, all []ratio) ([]benchValue, error) {
 	samples := make([][]float64, len(all))
-	for round := range benchWarmup + benchRounds {
+	for round := range benchWarmup + rounds {
 		for i := range all {
 			if err := ctx.Err(); err != nil {
 				return nil, err
@@ -130,7 +139,8 @@ func newBenchCommand() *cobra.Command {
 signatures, hashes and ciphers by the standard library alone, reading memory, and the app's own time. Values
 are medians of ratios whose two sides were timed in turn, so they can be compared between machines; spread is
 the distance between the quartiles. A target that is missed is reported and is no failure. With a Python
-environment that has Flower, whole runs are compared with Flower's own server too, which takes minutes.`,
+environment that has Flower, whole runs are compared with Flower's own server too, and the way of replies with
+its code, which takes minutes.`,
 		Example: "  concordat bench --out bench.json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -151,7 +161,11 @@ environment that has Flower, whole runs are compared with Flower's own server to
 			if err != nil {
 				return err
 			}
-			all = append(all, beside...)
+			replies, err := benchReplies(cmd.Context(), &d, repliesBench{environment: flower.environment, size: repliesSize, rounds: repliesRounds, say: flower.say})
+			if err != nil {
+				return err
+			}
+			all = slices.Concat(all, beside, replies)
 			if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 				return err
 			}
@@ -169,7 +183,7 @@ environment that has Flower, whole runs are compared with Flower's own server to
 	f.StringVarP(&out, "out", "o", filepath.Join("out", "bench.json"), "file for the values")
 	f.StringVar(&bin, "bin", "", "directory of concordat-enclave-sim and breast-cancer (default where this program is)")
 	f.StringVar(&flower.environment, "flower", "", "`folder` of a Python environment with flwr, whose own server is measured against (default that of flower-superlink in PATH)")
-	cmd.AddCommand(newBenchStreamCommand(), newBenchFlowerCommand())
+	cmd.AddCommand(newBenchStreamCommand(), newBenchMemoryCommand(), newBenchRelayCommand(), newBenchFlowerCommand(), newBenchRepliesCommand(), newBenchEnclaveCommand())
 	return cmd
 }
 
@@ -206,7 +220,11 @@ func bench(ctx context.Context, d *demo) ([]benchValue, error) {
 		return nil, err
 	}
 	fleet, err := benchFleet(ctx, d)
-	return slices.Concat(all, sorted, ingest, transport, []benchValue{fleet}, steps), err
+	if err != nil {
+		return nil, err
+	}
+	passage, err := benchPassage(ctx, d)
+	return slices.Concat(all, sorted, ingest, transport, passage, []benchValue{fleet}, steps), err
 }
 
 func printBench(w io.Writer, all []benchValue, file string) {
@@ -218,14 +236,16 @@ func printBenchTable(w io.Writer, all []benchValue) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NAME\tVALUE\tSPREAD\tTARGET\tMET\tALLOCS\tUNIT")
 	for _, m := range all {
-		sign, met := "≤", "no"
+		sign, met, unit := "≤", "no", m.Unit
 		if m.Better == "higher" {
 			sign = "≥"
 		}
 		switch {
-		case m.Met == nil:
-			fmt.Fprintf(t, "%s\t-\t-\t%s %.2f\t?\t\tnot measured: %s\n", m.Name, sign, m.Target, m.Why)
+		case m.Met == nil && m.Value == 0:
+			fmt.Fprintf(t, "%s\t-\t-\t%s %s\t?\t\tnot measured: %s\n", m.Name, sign, figure(m.Target), m.Why)
 			continue
+		case m.Met == nil:
+			met, unit = "?", m.Unit+"; not judged: "+m.Why
 		case *m.Met:
 			met = "yes"
 		}
@@ -233,7 +253,16 @@ func printBenchTable(w io.Writer, all []benchValue) {
 		if m.Allocs > 0 {
 			allocs = fmt.Sprint(m.Allocs)
 		}
-		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%s %.2f\t%s\t%s\t%s\n", m.Name, m.Value, m.Spread, sign, m.Target, met, allocs, m.Unit)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s %s\t%s\t%s\t%s\n", m.Name, figure(m.Value), figure(m.Spread), sign, figure(m.Target), met, allocs, unit)
 	}
 	t.Flush()
+}
+
+// figure words a value of the table: two digits after the point, or what tells small ones
+// apart.
+func figure(v float64) string {
+	if v > 0 && v < 0.1 {
+		return strconv.FormatFloat(v, 'g', 2, 64)
+	}
+	return strconv.FormatFloat(v, 'f', 2, 64)
 }

@@ -132,17 +132,25 @@ func (b *flowerBench) measure(ctx context.Context, dir, bin string) ([]benchValu
 
 // find makes the environment an absolute path, and returns the version of Flower in it.
 func (b *flowerBench) find() (version string, err error) {
-	if b.environment == "" {
+	b.environment, version, err = findFlower(b.environment)
+	return version, err
+}
+
+// findFlower returns the absolute path of an environment, or of that of flower-superlink in
+// PATH, and the version of Flower in it.
+func findFlower(environment string) (path, version string, err error) {
+	if environment == "" {
 		program, err := exec.LookPath("flower-superlink")
 		if err != nil {
-			return "", fmt.Errorf("%w: no environment is named, and there is no flower-superlink in PATH", superlink.ErrNoFlower)
+			return "", "", fmt.Errorf("%w: no environment is named, and there is no flower-superlink in PATH", superlink.ErrNoFlower)
 		}
-		b.environment = filepath.Dir(filepath.Dir(program))
+		environment = filepath.Dir(filepath.Dir(program))
 	}
-	if b.environment, err = filepath.Abs(b.environment); err != nil {
-		return "", err
+	if path, err = filepath.Abs(environment); err != nil {
+		return "", "", err
 	}
-	return superlink.Version(b.environment)
+	version, err = superlink.Version(path)
+	return path, version, err
 }
 
 // flowerRuns are two federations that run the same app in turn.

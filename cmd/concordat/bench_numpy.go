@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -32,16 +31,9 @@ const (
 	sortedElements = 1 << 17 // of each: 52 MB in all
 )
 
-// numpy is a Python process that has the contributions in one array, and computes the
-// expression of a line when it reads it.
-type numpy struct {
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Reader
-}
-
-// python is what it runs.
-const python = `
+// numpyScript holds the contributions in one array, and computes each expression that it
+// reads.
+const numpyScript = `
 import sys
 import numpy as np
 x = np.load(sys.argv[1])
@@ -54,44 +46,11 @@ for line in sys.stdin:
 // errNoNumpy: there is nothing to compare with.
 var errNoNumpy = errors.New("no python3 with numpy")
 
-func startNumpy(ctx context.Context, file string) (*numpy, error) {
+func startNumpy(ctx context.Context, file string) (*python, error) {
 	if err := exec.CommandContext(ctx, "python3", "-c", "import numpy").Run(); err != nil {
 		return nil, errNoNumpy
 	}
-	n := &numpy{cmd: exec.CommandContext(ctx, "python3", "-c", python, file)}
-	n.cmd.Stderr = os.Stderr
-	in, err := n.cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	out, err := n.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	n.in, n.out = in, bufio.NewReader(out)
-	if err := n.cmd.Start(); err != nil {
-		return nil, err
-	}
-	if _, err := n.out.ReadString('\n'); err != nil {
-		return nil, errors.Join(fmt.Errorf("bench: numpy: %w", err), n.end())
-	}
-	return n, nil
-}
-
-// compute has an expression computed once.
-func (n *numpy) compute(expression string) error {
-	if _, err := fmt.Fprintln(n.in, expression); err != nil {
-		return fmt.Errorf("bench: numpy: %w", err)
-	}
-	if line, err := n.out.ReadString('\n'); err != nil || line != "done\n" {
-		return fmt.Errorf("bench: numpy: %s: %q, %w", expression, line, err)
-	}
-	return nil
-}
-
-// end ends the process and waits for it.
-func (n *numpy) end() error {
-	return errors.Join(n.in.Close(), n.cmd.Wait())
+	return startPython(exec.CommandContext(ctx, "python3", "-c", numpyScript, file))
 }
 
 // benchSorted compares the strategies that sort with numpy, over the same hundred
@@ -125,7 +84,7 @@ func benchSorted(ctx context.Context, dir string) (all []benchValue, err error) 
 			ours: func() error {
 				return plan.Array(tensor, aggregate.Sources{In: lenders(in)}, io.Discard, nil)
 			},
-			bound: func() error { return python.compute(r.expression) }})
+			bound: func() error { _, err := python.ask(r.expression); return err }})
 	}
 	return measureRatios(ctx, ratios)
 }

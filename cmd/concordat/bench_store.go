@@ -28,6 +28,7 @@ func benchIngest(ctx context.Context, dir string) (all []benchValue, err error) 
 	defer func() { err = errors.Join(err, store.Close()) }()
 	scope := chunkstore.Scope{Federation: cose.Digest{1}, Run: cose.Digest{2}}
 	secret := chunkstore.NewUplink([32]byte{1}, cose.Digest{2}, 3)
+	chunk := benchChunk()
 	id, stored := chunkstore.Seal(nil, secret, object.Sum(chunk), chunk)
 	ids, chunks := []chunkstore.ID{id}, [][]byte{stored}
 	for len(ids) < ingestChunks {

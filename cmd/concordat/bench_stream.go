@@ -69,14 +69,14 @@ all for each of the three members.`,
 	return cmd
 }
 
-// parseSize reads a number of bytes with a binary unit.
+// parseSize reads a number of bytes with a unit.
 func parseSize(s string) (int64, error) {
-	units := map[string]int64{"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-	digits := strings.TrimRight(s, "BKMGTi")
+	units := map[string]int64{"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+	digits := strings.TrimRight(s, "BkKMGTi")
 	unit, ok := units[s[len(digits):]]
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || !ok || n < 1 || n > math.MaxInt64/unit {
-		return 0, errors.New("want a number with B, KiB, MiB, GiB or TiB")
+		return 0, errors.New("want a number with B, KiB, MiB, GiB or TiB, or kB, MB, GB or TB")
 	}
 	return n * unit, nil
 }
@@ -190,6 +190,7 @@ func writeSynthetic(file string, rows int) error {
 // hashRate is SHA-256 on one core, now, in bytes a second.
 func hashRate() float64 {
 	const n = 8
+	chunk := benchChunk()
 	start := time.Now()
 	for range n {
 		sha256.Sum256(chunk)

@@ -102,7 +102,8 @@ func benchCertificate() (tls.Certificate, dial.Pin, error) {
 	if err != nil {
 		return tls.Certificate{}, dial.Pin{}, err
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(24 * time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		return tls.Certificate{}, dial.Pin{}, err
@@ -132,6 +133,7 @@ func chunksOverGRPC(ctx context.Context, cert tls.Certificate, pin dial.Pin) (se
 		return nil, nil, errors.Join(err, <-served)
 	}
 	secret := chunkstore.NewUplink([32]byte{1}, cose.Digest{2}, 3)
+	chunk := benchChunk()
 	id, stored := chunkstore.Seal(nil, secret, object.Sum(chunk), chunk)
 	client := transfer.NewClient(conn)
 	scope := chunkstore.Scope{Federation: cose.Digest{1}, Run: cose.Digest{2}, Owner: cose.Digest{3}}

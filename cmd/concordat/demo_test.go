@@ -118,14 +118,23 @@ func TestBenchValue(t *testing.T) {
 	}
 }
 
+func TestFigure(t *testing.T) {
+	t.Parallel()
+	for v, want := range map[float64]string{0: "0.00", 0.0148: "0.015", 0.01: "0.01", 1.0 / 12: "0.083", 0.1: "0.10", 0.995: "0.99", 40: "40.00"} {
+		if got := figure(v); got != want {
+			t.Errorf("%g: %s, want %s", v, got, want)
+		}
+	}
+}
+
 func TestParseSize(t *testing.T) {
 	t.Parallel()
-	for s, want := range map[string]int64{"1": 1, "17B": 17, "64MiB": 64 << 20, "4GiB": 4 << 30, "3TiB": 3 << 40, "8KiB": 8 << 10} {
+	for s, want := range map[string]int64{"1": 1, "17B": 17, "64MiB": 64 << 20, "4GiB": 4 << 30, "3TiB": 3 << 40, "8KiB": 8 << 10, "400MB": 400e6, "5kB": 5000, "2GB": 2e9} {
 		if got, err := parseSize(s); err != nil || got != want {
 			t.Errorf("%s: %d, %v", s, got, err)
 		}
 	}
-	for _, s := range []string{"", "0", "-1", "1MB", "1 MiB", "MiB", "1.5GiB", "9999999999TiB", "1iB"} {
+	for _, s := range []string{"", "0", "-1", "1Mb", "1KB", "1 MiB", "MiB", "1.5GiB", "9999999999TiB", "1iB"} {
 		if n, err := parseSize(s); err == nil {
 			t.Errorf("%q is %d bytes", s, n)
 		}
