@@ -1,0 +1,337 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"sync"
+
+	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
+	"github.com/concordat/concordat/chunkstore"
+	"google.golang.org/grpc"
+)
+
+// What an upload sends at once. A batch is what the link makes durable together: large
+// enough that its disk has few of them, small enough that a window has several.
+const (
+	batchParts  = 4       // of a window: a batch has one of them, and what its last chunk has more
+	batchChunks = 1 << 14 // of one batch, at most: half of what a call may ask about
+	maxBatches  = 8       // that are on their way at once: calls of which a connection has 256
+	chunkCost   = 256     // bytes of memory that a chunk takes beside its own
+)
+
+// Upload sends chunks of one scope as they are made, batch by batch. While some batches are
+// on their way, or on the link's disk, the next is gathered: Add waits only for room in the
+// window (see [Client]), so that a link whose disk is slow slows down who seals. The link is
+// asked what of each batch it lacks. Where it lacked all of a batch before, the chunks do not
+// wait for the answer, which then spares those that have not been sent; otherwise they
+// do. After a break each batch that was not confirmed is asked about again and goes on. It is
+// not safe for concurrent use, and is closed also after an error.
+type Upload struct {
+	c      *Client
+	scope  chunkstore.Scope
+	ctx    context.Context
+	cancel context.CancelFunc
+	window int
+	batch  *batch // that Add gathers; nil: none
+
+	mu      sync.Mutex // owns what follows
+	ended   sync.Cond  // a batch has ended
+	sending int        // batches
+	held    int        // bytes of them and of the one that is gathered
+	free    []*[]byte  // memory of earlier batches
+	lacked  bool       // the link lacked all of the batch that it told of last
+	err     error      // the first
+	sent    uint64
+	saved   uint64
+}
+
+// Upload begins an upload; its Close says whether all of it is durable at the link.
+func (c *Client) Upload(ctx context.Context, scope chunkstore.Scope) *Upload {
+	u := &Upload{c: c, scope: scope, window: c.Window}
+	if u.window <= 0 {
+		u.window = DefaultWindow
+	}
+	u.ctx, u.cancel = context.WithCancel(ctx)
+	u.ended.L = &u.mu
+	return u
+}
+
+// Add takes one chunk; stored is copied. After an error nothing may be added.
+func (u *Upload) Add(id chunkstore.ID, stored []byte) error {
+	if len(stored) == 0 {
+		return fmt.Errorf("transfer: put: chunk %s has no bytes", id.Short())
+	}
+	cost := len(stored) + chunkCost
+	if err := u.reserve(cost); err != nil {
+		return err
+	}
+	if u.batch == nil {
+		u.batch = new(batch)
+	}
+	u.batch.add(id, stored, u.memory)
+	if u.batch.cost >= u.window/batchParts || len(u.batch.chunks) == batchChunks {
+		return u.flush()
+	}
+	return nil
+}
+
+// reserve waits until the window has room for n bytes more, or nothing else is in it. What
+// is gathered is sent before: nobody waits for what waits for him.
+func (u *Upload) reserve(n int) error {
+	full := func() bool { return u.held > 0 && u.held+n > u.window && u.err == nil }
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if full() {
+		u.mu.Unlock()
+		u.flush() // its error is in u.err
+		u.mu.Lock()
+	}
+	for full() {
+		u.ended.Wait()
+	}
+	if u.err == nil {
+		u.held += n
+	}
+	return u.err
+}
+
+// memory returns a piece of memory for chunks, of frame bytes.
+func (u *Upload) memory() *[]byte {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if n := len(u.free); n > 0 {
+		m := u.free[n-1]
+		u.free = u.free[:n-1]
+		return m
+	}
+	return frames.Get(frame)
+}
+
+// flush has what was gathered sent.
+func (u *Upload) flush() error {
+	b := u.batch
+	u.batch = nil
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for u.sending == maxBatches && u.err == nil {
+		u.ended.Wait()
+	}
+	if u.err == nil && b != nil {
+		u.sending++
+		go u.run(b)
+	}
+	return u.err
+}
+
+// Close sends what is left and waits until all is durable at the link.
+func (u *Upload) Close() error {
+	u.flush()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for u.sending > 0 {
+		u.ended.Wait()
+	}
+	u.cancel()
+	for _, m := range u.free {
+		frames.Put(m)
+	}
+	u.free = nil
+	return u.err
+}
+
+// Sent returns the sealed bytes that were sent, of batches that the link confirmed.
+func (u *Upload) Sent() uint64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.sent
+}
+
+// Saved returns the sealed bytes that the link had already.
+func (u *Upload) Saved() uint64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.saved
+}
+
+// run sends a batch and ends it. The first error ends the other batches too.
+func (u *Upload) run(b *batch) {
+	sent, err := u.send(b)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.sending--
+	u.held -= b.cost
+	if err == nil {
+		u.sent += sent
+		u.saved += b.size - sent
+		if b.lent.count.Load() == 0 { // or a link confirmed what the transport had not sent yet
+			u.free = append(u.free, b.memory...)
+		}
+	} else if u.err == nil {
+		u.err = fmt.Errorf("transfer: put: %w", err)
+		u.cancel()
+	}
+	u.ended.Broadcast()
+}
+
+// send has a batch stored, over as many calls as it takes, and returns how many bytes the
+// last of them was sent.
+func (u *Upload) send(b *batch) (sent uint64, err error) {
+	u.mu.Lock()
+	ahead := u.lacked
+	u.mu.Unlock()
+	err = retry(u.ctx, func() (err error) {
+		sent, err = u.try(b, ahead)
+		ahead = false // what a break left is not sent again
+		return err
+	})
+	return sent, err
+}
+
+// try asks what of a batch the link lacks, and sends it; ahead of the answer, if it is told
+// to. What it started has ended when it returns.
+func (u *Upload) try(b *batch, ahead bool) (sent uint64, err error) {
+	ctx, cancel := context.WithCancel(u.ctx)
+	var missing []bool // once asked is closed without an error
+	var unasked error
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		missing, unasked = u.c.Missing(ctx, u.scope, b.ids())
+	}()
+	defer func() { // an answer that has not come yet is of no more use
+		cancel()
+		<-asked
+		if unasked == nil {
+			u.learn(missing)
+		}
+	}()
+	if !ahead {
+		if <-asked; unasked != nil {
+			return 0, unasked
+		}
+	}
+	return u.c.put(ctx, u.scope, b, func(i int) bool {
+		select {
+		case <-asked:
+			return unasked == nil && !missing[i]
+		default:
+			return false
+		}
+	})
+}
+
+// learn remembers whether the link lacked all of a batch.
+func (u *Upload) learn(missing []bool) {
+	all := true
+	for _, m := range missing {
+		all = all && m
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.lacked = all
+}
+
+// batch is chunks on their way. Their bytes lie one after the other in pieces of memory of
+// frame bytes, so that chunks of any sizes take no more than they have.
+type batch struct {
+	chunks []batchChunk
+	memory []*[]byte
+	lent   lent   // pieces of it, to the transport
+	size   uint64 // bytes
+	cost   int    // of the window
+}
+
+type batchChunk struct {
+	id   chunkstore.ID
+	size int
+}
+
+func (b *batch) add(id chunkstore.ID, stored []byte, memory func() *[]byte) {
+	b.chunks = append(b.chunks, batchChunk{id, len(stored)})
+	b.cost += len(stored) + chunkCost
+	for len(stored) > 0 {
+		at := int(b.size % frame)
+		if at == 0 {
+			b.memory = append(b.memory, memory())
+		}
+		n := copy((*b.memory[len(b.memory)-1])[at:], stored)
+		stored, b.size = stored[n:], b.size+uint64(n)
+	}
+}
+
+func (b *batch) ids() []chunkstore.ID {
+	ids := make([]chunkstore.ID, len(b.chunks))
+	for i, c := range b.chunks {
+		ids[i] = c.id
+	}
+	return ids
+}
+
+// pieces returns n bytes that begin at from, piece by piece.
+func (b *batch) pieces(from uint64, n int) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for n > 0 {
+			m := (*b.memory[from/frame])[from%frame:]
+			m = m[:min(n, len(m))]
+			if !yield(m) {
+				return
+			}
+			from, n = from+uint64(len(m)), n-len(m)
+		}
+	}
+}
+
+// put streams the chunks of a batch but for those of which spare says, when their turn
+// comes, that they need not be sent. They are durable when it returns their bytes and no
+// error. The transport may have some of the batch's memory even then (see lent).
+func (c *Client) put(ctx context.Context, scope chunkstore.Scope, b *batch, spare func(i int) bool) (sent uint64, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var stream grpc.ClientStreamingClient[concordatv1.PutChunksRequest, concordatv1.PutChunksResponse] // nil: nothing to send yet
+	send := func(m *concordatv1.PutChunksRequest) error {
+		err := stream.Send(m)
+		if err == io.EOF {
+			if _, err = stream.CloseAndRecv(); err == nil { // or it is the link's own reason
+				err = errors.New("the link ended the call before it had all chunks")
+			}
+		}
+		return err
+	}
+	var from, chunks uint64
+	for i, x := range b.chunks {
+		at := from
+		from += uint64(x.size)
+		if spare(i) {
+			continue
+		}
+		if stream == nil {
+			if stream, err = c.rpc.PutChunks(ctx, grpc.WaitForReady(true), grpc.ForceCodecV2(Codec{&b.lent})); err != nil {
+				return 0, err
+			}
+			if err := send(&concordatv1.PutChunksRequest{Scope: scopeProto(scope)}); err != nil {
+				return 0, err
+			}
+		}
+		m := &concordatv1.PutChunksRequest{Id: x.id[:], Size: uint64(x.size)}
+		for piece := range b.pieces(at, x.size) {
+			m.Data = piece
+			if err := send(m); err != nil {
+				return 0, err
+			}
+			m = new(concordatv1.PutChunksRequest)
+		}
+		sent += uint64(x.size)
+		chunks++
+	}
+	if stream == nil {
+		return 0, nil
+	}
+	r, err := stream.CloseAndRecv()
+	if err == nil && (r.GetChunks() != chunks || r.GetBytes() != sent) {
+		err = fmt.Errorf("the link says that it stored %d chunks of %d bytes, sent were %d of %d", r.GetChunks(), r.GetBytes(), chunks, sent)
+	}
+	return sent, err
+}
