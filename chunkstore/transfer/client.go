@@ -70,7 +70,7 @@ func retry(ctx context.Context, call func() error) error {
 	}
 }
 
-// Missing reports for each id whether the link lacks it.
+// Missing reports for each id whether the link lacks it. A link takes up to 32 768 ids at once.
 func (c *Client) Missing(ctx context.Context, scope chunkstore.Scope, ids []chunkstore.ID) ([]bool, error) {
 	q := &concordatv1.MissingRequest{Scope: scopeProto(scope)}
 	for i := range ids {
