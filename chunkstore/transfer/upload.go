@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
+	"slices"
 	"sync"
 
 	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
@@ -43,7 +43,7 @@ type Upload struct {
 	ended   sync.Cond  // a batch has ended
 	sending int        // batches
 	held    int        // bytes of them and of the one that is gathered
-	free    []*[]byte  // memory of earlier batches
+	free    [][]byte   // memory of earlier batches
 	lacked  bool       // the link lacked all of the batch that it told of last
 	err     error      // the first
 	sent    uint64
@@ -73,7 +73,7 @@ func (u *Upload) Add(id chunkstore.ID, stored []byte) error {
 	if u.batch == nil {
 		u.batch = new(batch)
 	}
-	u.batch.add(id, stored, u.memory)
+	u.batch.add(id, append(u.memory(len(stored)), stored...))
 	if u.batch.cost >= u.window/batchParts || len(u.batch.chunks) == batchChunks {
 		return u.flush()
 	}
@@ -100,17 +100,29 @@ func (u *Upload) reserve(n int) error {
 	return u.err
 }
 
-// memory returns a piece of memory for chunks, of frame bytes.
-func (u *Upload) memory() *[]byte {
+// memory returns memory for n bytes, which has no more than twice as many: that of an
+// earlier chunk, if one fits.
+func (u *Upload) memory(n int) []byte {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if n := len(u.free); n > 0 {
-		m := u.free[n-1]
-		u.free = u.free[:n-1]
-		return m
+	for i := range min(len(u.free), 8) {
+		at := len(u.free) - 1 - i
+		if m := u.free[at]; cap(m) >= n && cap(m) <= 2*n {
+			u.free = slices.Delete(u.free, at, at+1)
+			return m[:0]
+		}
 	}
-	return frames.Get(frame)
+	if len(u.free) > 0 { // what fits nobody is let go
+		u.free = u.free[:len(u.free)-1]
+	}
+	if m, ok := spare.Get().(*[]byte); ok && cap(*m) >= n && cap(*m) <= 2*n {
+		return (*m)[:0]
+	}
+	return make([]byte, 0, n)
 }
+
+// spare has memory of uploads that have ended.
+var spare sync.Pool
 
 // flush has what was gathered sent.
 func (u *Upload) flush() error {
@@ -137,8 +149,10 @@ func (u *Upload) Close() error {
 		u.ended.Wait()
 	}
 	u.cancel()
-	for _, m := range u.free {
-		frames.Put(m)
+	if u.c.Window == 0 { // who chose a window counts memory, and a pool keeps it for two collections
+		for _, m := range u.free {
+			spare.Put(&m)
+		}
 	}
 	u.free = nil
 	return u.err
@@ -169,7 +183,9 @@ func (u *Upload) run(b *batch) {
 		u.sent += sent
 		u.saved += b.size - sent
 		if b.lent.count.Load() == 0 { // or a link confirmed what the transport had not sent yet
-			u.free = append(u.free, b.memory...)
+			for _, x := range b.chunks {
+				u.free = append(u.free, x.data)
+			}
 		}
 	} else if u.err == nil {
 		u.err = fmt.Errorf("transfer: put: %w", err)
@@ -246,32 +262,23 @@ func (u *Upload) learn(missing []bool) {
 	u.lacked = all
 }
 
-// batch is chunks on their way. Their bytes lie one after the other in pieces of memory of
-// frame bytes, so that chunks of any sizes take no more than they have.
+// batch is chunks on their way.
 type batch struct {
 	chunks []batchChunk
-	memory []*[]byte
-	lent   lent   // pieces of it, to the transport
+	lent   lent   // memory of them, to the transport
 	size   uint64 // bytes
 	cost   int    // of the window
 }
 
 type batchChunk struct {
 	id   chunkstore.ID
-	size int
+	data []byte
 }
 
-func (b *batch) add(id chunkstore.ID, stored []byte, memory func() *[]byte) {
-	b.chunks = append(b.chunks, batchChunk{id, len(stored)})
-	b.cost += len(stored) + chunkCost
-	for len(stored) > 0 {
-		at := int(b.size % frame)
-		if at == 0 {
-			b.memory = append(b.memory, memory())
-		}
-		n := copy((*b.memory[len(b.memory)-1])[at:], stored)
-		stored, b.size = stored[n:], b.size+uint64(n)
-	}
+func (b *batch) add(id chunkstore.ID, data []byte) {
+	b.chunks = append(b.chunks, batchChunk{id, data})
+	b.size += uint64(len(data))
+	b.cost += len(data) + chunkCost
 }
 
 func (b *batch) ids() []chunkstore.ID {
@@ -280,20 +287,6 @@ func (b *batch) ids() []chunkstore.ID {
 		ids[i] = c.id
 	}
 	return ids
-}
-
-// pieces returns n bytes that begin at from, piece by piece.
-func (b *batch) pieces(from uint64, n int) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		for n > 0 {
-			m := (*b.memory[from/frame])[from%frame:]
-			m = m[:min(n, len(m))]
-			if !yield(m) {
-				return
-			}
-			from, n = from+uint64(len(m)), n-len(m)
-		}
-	}
 }
 
 // put is a call of PutChunks, and what was sent on it.
@@ -307,10 +300,7 @@ type put struct {
 // until the batch's lent says otherwise. Whoever ends ctx ends the call.
 func (c *Client) put(ctx context.Context, scope chunkstore.Scope, b *batch, spare func(i int) bool) (*put, error) {
 	p := new(put)
-	var from uint64
 	for i, x := range b.chunks {
-		at := from
-		from += uint64(x.size)
 		if spare(i) {
 			continue
 		}
@@ -323,15 +313,15 @@ func (c *Client) put(ctx context.Context, scope chunkstore.Scope, b *batch, spar
 				return nil, err
 			}
 		}
-		m := &concordatv1.PutChunksRequest{Id: x.id[:], Size: uint64(x.size)}
-		for piece := range b.pieces(at, x.size) {
+		m := &concordatv1.PutChunksRequest{Id: x.id[:], Size: uint64(len(x.data))}
+		for piece := range slices.Chunk(x.data, frame) {
 			m.Data = piece
 			if err := p.send(m); err != nil {
 				return nil, err
 			}
 			m = new(concordatv1.PutChunksRequest)
 		}
-		p.chunks, p.bytes = p.chunks+1, p.bytes+uint64(x.size)
+		p.chunks, p.bytes = p.chunks+1, p.bytes+uint64(len(x.data))
 	}
 	return p, nil
 }
