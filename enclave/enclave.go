@@ -93,6 +93,11 @@ const maxWindowDelay = 2 * time.Second
 // segments.
 const maxReading = 2
 
+// uploadWindow is how many bytes of a step's outputs wait for the link at once: two chunks
+// of 5 MiB, one of which is on its way while the other is on the link's disk. A node's
+// window is larger, since it is further away and holds its whole model.
+const uploadWindow = 11 << 20
+
 // Enclave is one instance, with one signing key, in one epoch.
 type Enclave struct {
 	cfg      Config
@@ -158,6 +163,7 @@ func New(cfg Config) (*Enclave, error) {
 	e.log = cfg.Log.With("federation", e.fed.Short(), "instance", e.instance.String()[:8])
 	e.peer = relay.New(relay.Config{Conn: cfg.Conn, Federation: e.fed, Self: relay.Enclave(e.instance), Signer: signer, Log: e.log})
 	e.chunks = transfer.NewClient(cfg.Conn)
+	e.chunks.Window = uploadWindow
 	e.history, err = newHistory(e.policy)
 	if err != nil {
 		return nil, fmt.Errorf("enclave: %w", err)

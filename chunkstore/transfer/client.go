@@ -15,11 +15,23 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Client moves sealed chunks to and from a link. It is safe for concurrent use.
+// Client moves sealed chunks to and from a link. It is safe for concurrent use; its
+// field must not change once it is in use.
 type Client struct {
+	// Window is how many bytes an [Upload] holds at most that the link has not confirmed,
+	// or one chunk if that is larger: memory of whoever uploads, and what can be on its way.
+	// An upload is no faster than a window in the time of a round trip and of the link's
+	// disk. Zero is [DefaultWindow].
+	Window int
+
 	rpc  concordatv1.RelayClient
 	held chan struct{} // a place in it is held by each [Reader.Stream] that is a call
 }
+
+// DefaultWindow is 16 MiB: three chunks of Flower's size. 60 ms from the first byte of a
+// batch to its confirmation leave 260 MB/s. The link may have as much in memory for each
+// who uploads, where its disk is slower than the network.
+const DefaultWindow = 16 << 20
 
 // maxHeld is how many calls stay open for who reads step by step. A link takes 256 at once
 // on a connection: the rest is for calls that end by themselves.
@@ -27,7 +39,7 @@ const maxHeld = 128
 
 // NewClient returns a client that calls over conn.
 func NewClient(conn grpc.ClientConnInterface) *Client {
-	return &Client{concordatv1.NewRelayClient(conn), make(chan struct{}, maxHeld)}
+	return &Client{rpc: concordatv1.NewRelayClient(conn), held: make(chan struct{}, maxHeld)}
 }
 
 func scopeProto(s chunkstore.Scope) *concordatv1.Scope {
@@ -38,12 +50,8 @@ func scopeProto(s chunkstore.Scope) *concordatv1.Scope {
 	return p
 }
 
-// Sizes of one round trip.
-const (
-	batchBytes  = 8 << 20 // sealed bytes that an Upload holds before it sends
-	batchChunks = 1 << 12
-	frame       = 256 << 10 // bytes of one message of a stream
-)
+// frame is how many bytes one message of a stream has at most.
+const frame = 256 << 10
 
 // retry repeats a call that stores or reads nothing twice while the link is away.
 func retry(ctx context.Context, call func() error) error {
@@ -62,7 +70,7 @@ func retry(ctx context.Context, call func() error) error {
 	}
 }
 
-// Missing reports for each id whether the link lacks it.
+// Missing reports for each id whether the link lacks it. A link takes up to 32 768 ids at once.
 func (c *Client) Missing(ctx context.Context, scope chunkstore.Scope, ids []chunkstore.ID) ([]bool, error) {
 	q := &concordatv1.MissingRequest{Scope: scopeProto(scope)}
 	for i := range ids {
@@ -75,133 +83,14 @@ func (c *Client) Missing(ctx context.Context, scope chunkstore.Scope, ids []chun
 	}); err != nil {
 		return nil, fmt.Errorf("transfer: missing: %w", err)
 	}
-	if len(r.GetBitmap()) < (len(ids)+63)/64 {
-		return nil, fmt.Errorf("transfer: missing: bitmap of %d words for %d chunks", len(r.GetBitmap()), len(ids))
+	if n := len(r.GetBitmap()); n != (len(ids)+63)/64 || len(ids)%64 > 0 && r.Bitmap[n-1]>>(len(ids)%64) != 0 {
+		return nil, fmt.Errorf("transfer: missing: the link answers with %d words for %d chunks, or names others", n, len(ids))
 	}
 	out := make([]bool, len(ids))
 	for i := range out {
 		out[i] = r.Bitmap[i/64]>>(i%64)&1 == 1
 	}
 	return out, nil
-}
-
-// Upload sends chunks of one scope as they are made. It asks what the link lacks and
-// sends only that; after a break it asks again and goes on. It holds one batch in
-// memory. It is not safe for concurrent use.
-type Upload struct {
-	ctx         context.Context
-	c           *Client
-	scope       chunkstore.Scope
-	ids         []chunkstore.ID
-	data        [][]byte // of ids; what is behind its length is memory of earlier batches
-	size        int
-	sent, saved uint64
-}
-
-// Upload begins an upload; its Close says whether all of it is durable at the link.
-func (c *Client) Upload(ctx context.Context, scope chunkstore.Scope) *Upload {
-	return &Upload{ctx: ctx, c: c, scope: scope}
-}
-
-// Add takes one chunk; stored is copied. After an error nothing may be added.
-func (u *Upload) Add(id chunkstore.ID, stored []byte) error {
-	u.ids = append(u.ids, id)
-	if len(u.data) < cap(u.data) {
-		u.data = u.data[:len(u.data)+1]
-	} else {
-		u.data = append(u.data, nil)
-	}
-	last := len(u.data) - 1
-	u.data[last] = append(u.data[last][:0], stored...)
-	u.size += len(stored)
-	if u.size >= batchBytes || len(u.ids) >= batchChunks {
-		return u.flush()
-	}
-	return nil
-}
-
-// Close sends what is left.
-func (u *Upload) Close() error { return u.flush() }
-
-// Sent returns the sealed bytes that were sent.
-func (u *Upload) Sent() uint64 { return u.sent }
-
-// Saved returns the sealed bytes that the link had already.
-func (u *Upload) Saved() uint64 { return u.saved }
-
-func (u *Upload) flush() error {
-	if len(u.ids) == 0 {
-		return nil
-	}
-	var sent, saved uint64
-	err := retry(u.ctx, func() error {
-		missing, err := u.c.Missing(u.ctx, u.scope, u.ids)
-		if err != nil {
-			return err
-		}
-		var ids []chunkstore.ID
-		var data [][]byte
-		sent, saved = 0, 0
-		for i, lacks := range missing {
-			if !lacks {
-				saved += uint64(len(u.data[i]))
-				continue
-			}
-			ids, data = append(ids, u.ids[i]), append(data, u.data[i])
-			sent += uint64(len(u.data[i]))
-		}
-		if len(ids) == 0 {
-			return nil
-		}
-		return u.c.put(u.ctx, u.scope, ids, data)
-	})
-	if err != nil {
-		return fmt.Errorf("transfer: put: %w", err)
-	}
-	u.sent += sent
-	u.saved += saved
-	u.ids, u.data, u.size = u.ids[:0], u.data[:0], 0
-	return nil
-}
-
-// put streams whole chunks; they are durable when it returns nil.
-func (c *Client) put(ctx context.Context, scope chunkstore.Scope, ids []chunkstore.ID, data [][]byte) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	// data does not change before put has returned; after an error, its Upload is of no more
-	// use than to repeat it.
-	stream, err := c.rpc.PutChunks(ctx, grpc.WaitForReady(true), grpc.ForceCodecV2(Codec{}))
-	if err != nil {
-		return err
-	}
-	send := func(m *concordatv1.PutChunksRequest) error {
-		if err := stream.Send(m); err != nil && err != io.EOF {
-			return err
-		} else if err == io.EOF {
-			_, err := stream.CloseAndRecv() // the link's own reason
-			return err
-		}
-		return nil
-	}
-	if err := send(&concordatv1.PutChunksRequest{Scope: scopeProto(scope)}); err != nil {
-		return err
-	}
-	for i, b := range data {
-		m := &concordatv1.PutChunksRequest{Id: ids[i][:], Size: uint64(len(b))}
-		for {
-			k := min(len(b), frame)
-			m.Data = b[:k]
-			if err := send(m); err != nil {
-				return err
-			}
-			if b = b[k:]; len(b) == 0 {
-				break
-			}
-			m = &concordatv1.PutChunksRequest{}
-		}
-	}
-	_, err = stream.CloseAndRecv()
-	return err
 }
 
 // Reader reads whole chunks of one scope. It is safe for concurrent use.

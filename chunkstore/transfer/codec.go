@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
 	"google.golang.org/grpc/encoding"
@@ -21,11 +22,13 @@ import (
 // what is sent is not copied. On the wire they are the same.
 //
 // Data that was sent belongs to the transport: that of a PutChunksRequest must not change
-// until the call has ended, and that of a GetChunksResponse is used again for others, so
-// that nobody may have it any more.
+// until the transport has given it back, and that of a GetChunksResponse is used again for
+// others, so that nobody may have it any more.
 //
 // A [Client] uses it for its calls; a server is made with grpc.ForceServerCodecV2.
-type Codec struct{}
+type Codec struct {
+	lent *lent // counts what the transport has of the data of PutChunksRequests; nil: nobody asks
+}
 
 var _ encoding.CodecV2 = Codec{}
 
@@ -36,7 +39,7 @@ var standard = encoding.GetCodecV2(proto.Name)
 func (Codec) Name() string { return proto.Name }
 
 // Marshal implements encoding.CodecV2.
-func (Codec) Marshal(v any) (mem.BufferSlice, error) {
+func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
 	var head protobuf.Message
 	var data []byte
 	var number protowire.Number
@@ -46,6 +49,9 @@ func (Codec) Marshal(v any) (mem.BufferSlice, error) {
 		head, data, number, pool = &concordatv1.GetChunksResponse{Range: m.Range, Size: m.Size}, m.Data, 3, frames
 	case *concordatv1.PutChunksRequest:
 		head, data, number, pool = &concordatv1.PutChunksRequest{Scope: m.Scope, Id: m.Id, Size: m.Size}, m.Data, 4, mem.NopBufferPool{}
+		if c.lent != nil {
+			pool = c.lent
+		}
 	}
 	if len(data) == 0 {
 		return standard.Marshal(v)
@@ -55,8 +61,24 @@ func (Codec) Marshal(v any) (mem.BufferSlice, error) {
 		return nil, err
 	}
 	b = protowire.AppendVarint(protowire.AppendTag(b, number, protowire.BytesType), uint64(len(data)))
+	if l, ok := pool.(*lent); ok {
+		if mem.IsBelowBufferPoolingThreshold(len(data)) { // gRPC does not give so few back
+			return mem.BufferSlice{mem.SliceBuffer(append(b, data...))}, nil
+		}
+		l.count.Add(1)
+	}
 	return mem.BufferSlice{mem.SliceBuffer(b), mem.NewBuffer(&data, pool)}, nil
 }
+
+// lent counts pieces of memory that a transport has. It is a mem.BufferPool to which they
+// come back.
+type lent struct{ count atomic.Int64 }
+
+// Get implements mem.BufferPool; nobody calls it.
+func (*lent) Get(n int) *[]byte { b := make([]byte, n); return &b }
+
+// Put implements mem.BufferPool.
+func (l *lent) Put(*[]byte) { l.count.Add(-1) }
 
 // framePool has memory for the data of one message, which gRPC's pools would clear each
 // time. The transport gives it back.

@@ -84,16 +84,28 @@ func TestCodecReusesMemory(t *testing.T) {
 // What the codec writes, protobuf reads.
 func TestCodecWritesProtobuf(t *testing.T) {
 	t.Parallel()
-	for _, m := range messages() {
-		b, err := (Codec{}).Marshal(m)
-		if err != nil {
-			t.Fatal(err)
+	all := append(messages(), &concordatv1.PutChunksRequest{Data: make([]byte, 2000)})
+	for _, m := range all {
+		for _, c := range []Codec{{}, {new(lent)}} {
+			b, err := c.Marshal(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := m.ProtoReflect().New().Interface()
+			if err := proto.Unmarshal(b.Materialize(), got); err != nil || !proto.Equal(got, m) {
+				t.Errorf("%v: %v, %v", m, got, err)
+			}
+			if c.lent == nil {
+				b.Free()
+				continue
+			}
+			if n := c.lent.count.Load(); n > 1 || (n == 1) != (m == all[len(all)-1]) {
+				t.Errorf("a message of %d bytes: %d pieces are lent", b.Len(), n)
+			}
+			if b.Free(); c.lent.count.Load() != 0 {
+				t.Errorf("%d pieces did not come back", c.lent.count.Load())
+			}
 		}
-		got := m.ProtoReflect().New().Interface()
-		if err := proto.Unmarshal(b.Materialize(), got); err != nil || !proto.Equal(got, m) {
-			t.Errorf("%v: %v, %v", m, got, err)
-		}
-		b.Free()
 	}
 }
 

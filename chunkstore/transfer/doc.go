@@ -1,6 +1,6 @@
 // Package transfer moves sealed chunks between a link and those who dial it: what is
-// missing is asked for first and sent alone, streams resume after any break, and
-// memory is bounded on both sides. It sees ciphertext and chunk ids, nothing else.
+// missing is asked for and sent alone, several batches at once; streams resume after any
+// break, and memory is bounded on both sides. It sees ciphertext and chunk ids, nothing else.
 //
 // Start with [NewClient]: [Client.Upload] sends, [Client.Get] and [NewReader] read.
 // [Server] is the link's side, over any chunkstore.Store.

@@ -34,6 +34,9 @@ type service struct {
 	sent     atomic.Int64 // bytes of data that came in
 	messages atomic.Int64 // that went out
 	lie      atomic.Pointer[func(*concordatv1.GetChunksResponse)]
+	answer   func(*concordatv1.MissingResponse)   // nil: the truth
+	confirm  func(*concordatv1.PutChunksResponse) // likewise
+	early    bool                                 // confirms nothing, at once
 }
 
 func (s *service) tick() error {
@@ -48,7 +51,11 @@ func (s *service) Missing(ctx context.Context, q *concordatv1.MissingRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	return s.Server.Missing(ctx, sc, q)
+	r, err := s.Server.Missing(ctx, sc, q)
+	if err == nil && s.answer != nil {
+		s.answer(r)
+	}
+	return r, err
 }
 
 type putStream struct {
@@ -76,9 +83,15 @@ func (s *service) PutChunks(stream concordatv1.Relay_PutChunksServer) error {
 	if err != nil {
 		return err
 	}
+	if s.early {
+		return stream.SendAndClose(new(concordatv1.PutChunksResponse))
+	}
 	r, err := s.Put(putStream{stream, s}, sc, first)
 	if err != nil {
 		return err
+	}
+	if s.confirm != nil {
+		s.confirm(r)
 	}
 	return stream.SendAndClose(r)
 }
@@ -137,7 +150,7 @@ func chunks(n int) (ids []chunkstore.ID, stored [][]byte) {
 	return ids, stored
 }
 
-func upload(t *testing.T, c *Client, ids []chunkstore.ID, stored [][]byte) *Upload {
+func upload(t testing.TB, c *Client, ids []chunkstore.ID, stored [][]byte) *Upload {
 	t.Helper()
 	u := c.Upload(t.Context(), scope)
 	for i := range ids {
@@ -417,17 +430,23 @@ func TestLimits(t *testing.T) {
 }
 
 func BenchmarkTransfer(b *testing.B) {
-	_, c, _ := newService(b)
 	id, stored := storetest.Chunk(1, 4<<20)
 	b.Run("put", func(b *testing.B) {
+		_, c, _ := serve(b, new(disk)) // which never has it
 		b.SetBytes(int64(len(stored)))
+		u := c.Upload(b.Context(), scope)
 		for b.Loop() {
-			if err := c.put(context.Background(), scope, []chunkstore.ID{id}, [][]byte{stored}); err != nil {
+			if err := u.Add(id, stored); err != nil {
 				b.Fatal(err)
 			}
 		}
+		if err := u.Close(); err != nil {
+			b.Fatal(err)
+		}
 	})
 	b.Run("get", func(b *testing.B) {
+		_, c, _ := newService(b)
+		upload(b, c, []chunkstore.ID{id}, [][]byte{stored})
 		b.SetBytes(int64(len(stored)))
 		r := NewReader(c, scope)
 		for b.Loop() {

@@ -137,12 +137,12 @@ func chunksOverGRPC(ctx context.Context, cert tls.Certificate, pin dial.Pin) (se
 	id, stored := chunkstore.Seal(nil, secret, object.Sum(chunk), chunk)
 	client := transfer.NewClient(conn)
 	scope := chunkstore.Scope{Federation: cose.Digest{1}, Run: cose.Digest{2}, Owner: cose.Digest{3}}
-	up := client.Upload(ctx, scope) // its memory is that of a contribution, which may be large
 	send = func() (int64, error) {
+		up := client.Upload(ctx, scope)
 		for i := range transportChunks {
 			id[0] = byte(i) // nobody compares it with the bytes here
 			if err := up.Add(id, stored); err != nil {
-				return 0, err
+				return 0, errors.Join(err, up.Close())
 			}
 		}
 		return transportChunks * int64(len(stored)), up.Close()

@@ -1225,7 +1225,8 @@ func (x *MissingRequest) GetIds() [][]byte {
 
 type MissingResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Bit i (of word i/64, least significant first) is set if ids[i] is missing.
+	// Bit i (of word i/64, least significant first) is set if ids[i] is missing. The reader
+	// refuses more words or fewer than the ids need, and bits of none.
 	Bitmap        []uint64 `protobuf:"fixed64,1,rep,packed,name=bitmap,proto3" json:"bitmap,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1339,9 +1340,10 @@ func (x *PutChunksRequest) GetData() []byte {
 }
 
 type PutChunksResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Chunks        uint64                 `protobuf:"varint,1,opt,name=chunks,proto3" json:"chunks,omitempty"`
-	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What came on the stream; the reader compares both numbers.
+	Chunks        uint64 `protobuf:"varint,1,opt,name=chunks,proto3" json:"chunks,omitempty"`
+	Bytes         uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -60,7 +60,7 @@ type RelayClient interface {
 	// cosign. The link sends a Challenge first; the caller answers with Attach; then
 	// both send freely. A second Attach of the same address ends the first stream.
 	Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AttachRequest, AttachResponse], error)
-	// Missing says which of the chunks a scope lacks, before they are sent.
+	// Missing says which of the chunks a scope lacks, before they are sent or meanwhile.
 	Missing(ctx context.Context, in *MissingRequest, opts ...grpc.CallOption) (*MissingResponse, error)
 	// PutChunks stores chunks. They are durable, all of them, when the response
 	// arrives; a broken stream stores nothing that the caller may rely on, and the caller
@@ -220,7 +220,7 @@ type RelayServer interface {
 	// cosign. The link sends a Challenge first; the caller answers with Attach; then
 	// both send freely. A second Attach of the same address ends the first stream.
 	Attach(grpc.BidiStreamingServer[AttachRequest, AttachResponse]) error
-	// Missing says which of the chunks a scope lacks, before they are sent.
+	// Missing says which of the chunks a scope lacks, before they are sent or meanwhile.
 	Missing(context.Context, *MissingRequest) (*MissingResponse, error)
 	// PutChunks stores chunks. They are durable, all of them, when the response
 	// arrives; a broken stream stores nothing that the caller may rely on, and the caller
