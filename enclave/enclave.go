@@ -88,16 +88,6 @@ var ErrSuperseded = errors.New("enclave: another instance has a later epoch, or 
 // maxWindowDelay is the most that protocol F18 allows.
 const maxWindowDelay = 2 * time.Second
 
-// maxReading is how many contributions, and stored initial models, are read for the first
-// time at once: each holds a chunk, sealed and open, where all later readings hold
-// segments.
-const maxReading = 2
-
-// uploadWindow is how many bytes of a step's outputs wait for the link at once: two chunks
-// of 5 MiB, one of which is on its way while the other is on the link's disk. A node's
-// window is larger, since it is further away and holds its whole model.
-const uploadWindow = 11 << 20
-
 // Enclave is one instance, with one signing key, in one epoch.
 type Enclave struct {
 	cfg      Config
@@ -154,7 +144,7 @@ func New(cfg Config) (*Enclave, error) {
 	e := &Enclave{
 		cfg: cfg, chain: chain, policy: chain.Head(), signer: signer,
 		sessions: map[session.ID]*node{}, nodes: map[Digest]*node{}, runs: map[Digest]*run{},
-		reading: make(chan struct{}, maxReading),
+		reading: make(chan struct{}, FirstReadings),
 	}
 	e.fed = e.policy.FederationID()
 	if _, err := rand.Read(e.instance[:]); err != nil {
@@ -163,7 +153,7 @@ func New(cfg Config) (*Enclave, error) {
 	e.log = cfg.Log.With("federation", e.fed.Short(), "instance", e.instance.String()[:8])
 	e.peer = relay.New(relay.Config{Conn: cfg.Conn, Federation: e.fed, Self: relay.Enclave(e.instance), Signer: signer, Log: e.log})
 	e.chunks = transfer.NewClient(cfg.Conn)
-	e.chunks.Window = uploadWindow
+	e.chunks.Window = UploadWindow
 	e.history, err = newHistory(e.policy)
 	if err != nil {
 		return nil, fmt.Errorf("enclave: %w", err)

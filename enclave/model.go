@@ -138,7 +138,7 @@ func (e *Enclave) storedModel(ctx context.Context, parcel *chunkstore.Parcel, n 
 	return m, nil
 }
 
-// firstReading waits for its turn, of [maxReading]. done ends that, and every array reader
+// firstReading waits for its turn, of [FirstReadings]. done ends that, and every array reader
 // with ctx.
 func (e *Enclave) firstReading(ctx context.Context) (_ context.Context, done func(), err error) {
 	select {

@@ -17,6 +17,7 @@ import (
 	"github.com/concordat/concordat/chunkstore"
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/chunkstore/transfer"
+	"github.com/concordat/concordat/enclave"
 	"github.com/concordat/concordat/enclave/aggregate"
 	"github.com/concordat/concordat/internal/flower"
 )
@@ -195,15 +196,11 @@ func newBenchEnclaveCommand() *cobra.Command {
 	}
 }
 
-// maxFirstReading is how many contributions are read for the first time at once, as in
-// package enclave.
-const maxFirstReading = 2
-
 // run does what an enclave does with the contributions to one step, from their coming to
 // the outputs that lie at the link, by the same packages and in the same order. Its
 // sessions, statements and receipts, a few KB each, are not in it.
 func (t *memoryTask) run(ctx context.Context, say func(string, ...any)) (use memoryUse, err error) {
-	debug.SetGCPercent(25) // as package boot does
+	debug.SetGCPercent(enclave.CollectAt)
 	enclave, err := attachEnclave(ctx, t.Link, t.Contribution.Scope.Federation)
 	if err != nil {
 		return use, err
@@ -229,7 +226,7 @@ func (t *memoryTask) run(ctx context.Context, say func(string, ...any)) (use mem
 func (t *memoryTask) check(ctx context.Context, from *transfer.Reader) ([]*opened, error) {
 	all := make([]*opened, t.Members)
 	g, ctx := errgroup.WithContext(ctx)
-	turns := make(chan struct{}, maxFirstReading)
+	turns := make(chan struct{}, enclave.FirstReadings)
 	for i := range all {
 		g.Go(func() (err error) {
 			if all[i], err = t.Contribution.open(ctx, from); err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/concordat/concordat/chunkstore"
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/chunkstore/transfer"
+	"github.com/concordat/concordat/enclave"
 	"github.com/concordat/concordat/enclave/aggregate"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/daemon/dial"
@@ -159,10 +160,6 @@ func (p *passage) attachNode(h *hospital) (*party, error) {
 	return n, nil
 }
 
-// enclaveWindow is what the link may send ahead of each array that an enclave reads, as in
-// package boot.
-const enclaveWindow = 256 << 10
-
 func attachEnclave(ctx context.Context, link string, federation cose.Digest) (*party, error) {
 	key, err := cose.GenerateSigner(cose.ES256)
 	if err != nil {
@@ -172,7 +169,11 @@ func attachEnclave(ctx context.Context, link string, federation cose.Digest) (*p
 	if _, err := rand.Read(instance[:]); err != nil {
 		return nil, err
 	}
-	return attach(ctx, link, dial.Options{Window: enclaveWindow}, relay.Config{Federation: federation, Self: relay.Enclave(instance), Signer: key})
+	n, err := attach(ctx, link, dial.Options{Window: enclave.ReadWindow}, relay.Config{Federation: federation, Self: relay.Enclave(instance), Signer: key})
+	if err == nil {
+		n.chunks.Window = enclave.UploadWindow
+	}
+	return n, err
 }
 
 // attach dials the link and waits until it has attached the party. What it delivers after

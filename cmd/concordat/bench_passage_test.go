@@ -20,6 +20,7 @@ import (
 	"github.com/concordat/concordat/chunkstore"
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/chunkstore/transfer"
+	"github.com/concordat/concordat/enclave"
 	"github.com/concordat/concordat/enclave/aggregate"
 	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/daemon/dial"
@@ -61,7 +62,7 @@ func newPassage(t *testing.T, store chunkstore.Store) *passage {
 		t.Cleanup(func() { conn.Close() })
 		return &party{conn: conn, chunks: transfer.NewClient(conn)}
 	}
-	p := &passage{ctx: t.Context(), federation: cose.Digest{1}, enclave: connect(dial.Options{Window: enclaveWindow})}
+	p := &passage{ctx: t.Context(), federation: cose.Digest{1}, enclave: connect(dial.Options{Window: enclave.ReadWindow})}
 	for i := range 3 {
 		n := connect(dial.Options{})
 		n.id = cose.Digest{2, byte(i)}

@@ -46,10 +46,7 @@ type usageError struct{ error }
 // Main runs an enclave until ctx ends, and returns the process's exit status. It logs
 // JSON lines to stderr. args is the command line without the program's name.
 func Main(ctx context.Context, p Program, args []string, stderr io.Writer) int {
-	// Memory is what an enclave has least of. What it holds is few and large: collecting
-	// at a quarter more halves its peak, and costs no time that shows ("concordat bench
-	// stream").
-	debug.SetGCPercent(25)
+	debug.SetGCPercent(enclave.CollectAt)
 	err := run(ctx, p, args, stderr)
 	var misuse usageError
 	switch {
@@ -114,13 +111,9 @@ func run(ctx context.Context, p Program, args []string, stderr io.Writer) error 
 	})
 }
 
-// window is what the link may send ahead of each array that is read. All contributions
-// to a step are read side by side, so that memory is as many windows.
-const window = 256 << 10
-
 // serve dials and runs.
 func serve(ctx context.Context, link string, c enclave.Config) error {
-	conn, err := dial.Dial(link, dial.Options{Window: window})
+	conn, err := dial.Dial(link, dial.Options{Window: enclave.ReadWindow})
 	if err != nil {
 		return usageError{err}
 	}
