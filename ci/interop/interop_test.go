@@ -223,6 +223,10 @@ func (u *user) federation(digest [32]byte, envs [3]string, at *flowercontrol.Lis
 				_, err := aggregate.New(name, arguments)
 				return err
 			}
+			c.CheckArray = func(name, descr string) error {
+				_, err := aggregate.Tensor{Name: name, Type: descr}.StateType()
+				return err
+			}
 			c.Flower = &node.Flower{Environment: envs[i], ReadOnly: []string{rows}, NodeConfig: map[string]any{"data": rows, "partition-id": i}}
 			if c.Control, err = net.Listen("unix", filepath.Join(u.sockets, name)); err != nil {
 				t.Fatal(err)

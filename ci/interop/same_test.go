@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -65,19 +64,14 @@ func same(t *testing.T, env string) {
 	out, ok := run("my-node", here)
 	r := <-reference
 	t.Logf("%s\n%s", out, r.out)
-	id := regexp.MustCompile(`concordat run model ([0-9a-f]+)`).FindStringSubmatch(out)
-	if !ok || !r.ok || id == nil || !strings.Contains(out, "Run completed.") {
+	if !ok || !r.ok || !strings.Contains(out, "Run completed.") {
 		t.Fatal("a run did not complete")
 	}
 
 	if left, err := os.ReadDir(here); err != nil || len(left) != 0 {
 		t.Fatalf("on Concordat, code of the ServerApp after its first message ran: %v, %v", left, err)
 	}
-	model := filepath.Join(u.home, "model.npz")
-	if out, ok := u.run(u.program, "run", "model", id[1], "--control", u.control(f.Nodes[0]), "-o", model); !ok {
-		t.Fatal(out)
-	}
-	ours := entries(t, model)
+	ours := u.model(f, out)
 	theirs, backwards := written(t, filepath.Join(there, "arrays.npz")), written(t, filepath.Join(there, "backwards.npz"))
 
 	if a, b := slices.Sorted(maps.Keys(ours)), slices.Sorted(maps.Keys(theirs)); !slices.Equal(a, b) || len(a) < 8 {
