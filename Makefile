@@ -31,7 +31,7 @@ help:
 	@echo 'make demo             a whole simulated federation; DEMO="--platform tdx" passes flags'
 	@echo 'make test             go vet and every test; under the race detector where there is a C compiler'
 	@echo 'make interop          whole federations with what Flower publishes; INTEROP="1.28.0" chooses versions'
-	@echo 'make interop-all      the same with every version that docs/flower.md says is tested; half an hour'
+	@echo 'make interop-all      the same with every version that docs/flower.md says is tested: long'
 	@echo 'make bench            measurements, into out/bench.json'
 	@echo 'make lint             gofmt, go vet, staticcheck'
 	@echo 'make generate         code of api/, the policy reference'
@@ -71,7 +71,7 @@ test:
 JAX := examples/flower-jax/requirements.txt
 
 # Needs Python 3.10 to 3.13 with venv (JAX: from 3.11 on), and PyPI the first time. An
-# environment without its mark is made anew.
+# environment without its mark is made anew. INTEROP_BIG=1GiB adds a model of that size.
 interop:
 	@command -v python3 >/dev/null || { echo 'interop: NOT TESTED with Flower: there is no python3'; exit 75; }
 	@for v in $(INTEROP); do \
@@ -86,7 +86,7 @@ interop:
 	@for v in $(INTEROP); do \
 		CONCORDAT_FLWR=$(CURDIR)/out/interop/flwr-$$v/bin $(GO) test -count=1 -v -timeout 5m -run '^TestUnmodifiedFlower$$' ./internal/flower/appio || exit 1; \
 	done
-	CONCORDAT_INTEROP=$(CURDIR)/out/interop CONCORDAT_INTEROP_VERSIONS="$(INTEROP)" $(GO) test -count=1 -v -timeout 60m ./ci/interop
+	CONCORDAT_INTEROP=$(CURDIR)/out/interop CONCORDAT_INTEROP_VERSIONS="$(INTEROP)" CONCORDAT_INTEROP_BIG="$(INTEROP_BIG)" $(GO) test -count=1 -v -timeout 60m ./ci/interop
 
 interop-all:
 	$(MAKE) interop INTEROP="$(INTEROP_ALL)"

@@ -122,6 +122,12 @@ print("mean:", "  ".join(f"{k} {v:.6g}" for k, v in sorted(mean.items()) if not 
 // model returns the .npy files of the model that a run ended with; out is its log.
 func (u *user) model(f *ci.Federation, out string) map[string][]byte {
 	u.t.Helper()
+	return entries(u.t, u.modelFile(f, out))
+}
+
+// modelFile has the node's owner fetch it.
+func (u *user) modelFile(f *ci.Federation, out string) string {
+	u.t.Helper()
 	id := regexp.MustCompile(`concordat run model ([0-9a-f]+)`).FindStringSubmatch(out)
 	if id == nil {
 		u.t.Fatalf("no model is spoken of in\n%s", out)
@@ -130,7 +136,7 @@ func (u *user) model(f *ci.Federation, out string) map[string][]byte {
 	if out, ok := u.run(u.program, "run", "model", id[1], "--control", u.control(f.Nodes[0]), "-o", file); !ok {
 		u.t.Fatal(out)
 	}
-	return entries(u.t, file)
+	return file
 }
 
 // little returns an .npy file with its elements in little-endian order.

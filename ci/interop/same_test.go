@@ -28,8 +28,13 @@ const sameNodes = 3
 // them by the ids of Concordat's nodes, which is the order of the enclave. What comes out
 // of both is the same, byte for byte.
 func TestSame(t *testing.T) {
-	env := environments(t)[0] // one will do: Flower's FedAvg is the same in all
-	t.Run(filepath.Base(env), func(t *testing.T) { same(t, env) })
+	for _, env := range environments(t) {
+		if _, err := superlink.Version(env); err == nil {
+			t.Run(filepath.Base(env), func(t *testing.T) { same(t, env) })
+			return // one will do: Flower's FedAvg is the same in all
+		}
+	}
+	t.Skip("NOT TESTED against Flower's own server: of these versions package superlink starts none")
 }
 
 func same(t *testing.T, env string) {
