@@ -67,8 +67,10 @@ test:
 		$(GO) test -timeout 10m ./...; \
 	fi
 
-# What the example in JAX needs; it runs with the last of those versions alone.
+# What the example in JAX and the app with scikit-learn need; they run with the last of
+# those versions alone.
 JAX := examples/flower-jax/requirements.txt
+SKLEARN := ci/interop/testdata/sklearn/requirements.txt
 
 # Needs Python 3.10 to 3.13 with venv (JAX: from 3.11 on), and PyPI the first time. An
 # environment without its mark is made anew. INTEROP_BIG=1GiB adds a model of that size.
@@ -83,6 +85,9 @@ interop:
 	@dir=$(CURDIR)/out/interop/flwr-$(lastword $(INTEROP)); \
 	cmp -s $(JAX) $$dir/jax.txt || { $$dir/bin/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r $(JAX) && \
 		cp $(JAX) $$dir/jax.txt; } || echo 'interop: NOT TESTED with JAX: it could not be installed'
+	@dir=$(CURDIR)/out/interop/flwr-$(lastword $(INTEROP)); \
+	cmp -s $(SKLEARN) $$dir/sklearn.txt || { $$dir/bin/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r $(SKLEARN) && \
+		cp $(SKLEARN) $$dir/sklearn.txt; } || echo 'interop: NOT TESTED with scikit-learn: it could not be installed'
 	@for v in $(INTEROP); do \
 		CONCORDAT_FLWR=$(CURDIR)/out/interop/flwr-$$v/bin $(GO) test -count=1 -v -timeout 5m -run '^TestUnmodifiedFlower$$' ./internal/flower/appio || exit 1; \
 	done

@@ -21,41 +21,41 @@ import (
 const oddOverride = `"Größe"="überall 🌸"`
 
 // TestOdd runs an app whose names, settings, arrays and metrics are what no example has.
-// Natively its ClientApps check what they get; what comes out is what Flower makes of the
-// same answers, and what no native strategy takes is refused in words. With its own
-// ServerApp in the enclave both sides check all that Flower's records can hold, and what
-// comes out is the same once more.
+// Natively, with the first version, its ClientApps check what they get; what comes out is
+// what Flower makes of the same answers, and what no native strategy takes is refused in
+// words. With its own ServerApp in the enclave and the last version, both sides check all
+// that Flower's records can hold, and what comes out is the same once more.
 func TestOdd(t *testing.T) {
-	for _, env := range ends(t) {
-		t.Run(filepath.Base(env), func(t *testing.T) {
-			u, f, app := oddFederation(t, env)
-			out := u.odd(app, "plain")
-			native := u.model(f, out)
-			for round := 1; round <= 2; round++ {
-				for _, kind := range []string{"train", "evaluate"} {
-					if want := fmt.Sprintf("[ROUND %d/2] %s: 3 contributions  %s\n", round, kind, u.flowersMean(app)); !strings.Contains(out, want) {
-						t.Errorf("no %q", want)
-					}
+	envs := environments(t)
+	var native map[string][]byte
+	t.Run("native/"+filepath.Base(envs[0]), func(t *testing.T) {
+		u, f, app := oddFederation(t, envs[0])
+		out := u.odd(app, "plain")
+		native = u.model(f, out)
+		for round := 1; round <= 2; round++ {
+			for _, kind := range []string{"train", "evaluate"} {
+				if want := fmt.Sprintf("[ROUND %d/2] %s: 3 contributions  %s\n", round, kind, u.flowersMean(app)); !strings.Contains(out, want) {
+					t.Errorf("no %q", want)
 				}
 			}
-			u.refused(`"small" is no finite number`, "run", app, "my-node", "-c", "small=nan")
-			if env == ends(t)[0] { // the node's own doing, whatever the version
-				u.refuses(app)
+		}
+		u.refused(`"small" is no finite number`, "run", app, "my-node", "-c", "small=nan")
+		u.refuses(app)
+	})
+	last := envs[len(envs)-1]
+	t.Run("custom/"+filepath.Base(last), func(t *testing.T) {
+		u, f, app := oddFederation(t, last, map[string]any{"num-server-rounds": int64(2), "mode": "own", "Größe": "überall 🌸",
+			"small": int64(math.MinInt64), "süß.天気 🌧": "雨\n\t\"\\"})
+		own := u.model(f, u.odd(app, "own", `concordat.strategy="custom"`))
+		if a, b := slices.Sorted(maps.Keys(native)), slices.Sorted(maps.Keys(own)); len(b) != len(a)+5 || len(a) != 17 {
+			t.Fatalf("arrays %q natively, %q with the ServerApp", a, b)
+		}
+		for name, npy := range native {
+			if want := little(t, own[name]); !bytes.Equal(npy, want) {
+				t.Errorf("array %q: %s; Flower has %s", name, described(npy), described(want))
 			}
-
-			u, f, app = oddFederation(t, env, map[string]any{"num-server-rounds": int64(2), "mode": "own", "Größe": "überall 🌸",
-				"small": int64(math.MinInt64), "süß.天気 🌧": "雨\n\t\"\\"})
-			own := u.model(f, u.odd(app, "own", `concordat.strategy="custom"`))
-			if a, b := slices.Sorted(maps.Keys(native)), slices.Sorted(maps.Keys(own)); len(b) != len(a)+5 || len(a) != 17 {
-				t.Fatalf("arrays %q natively, %q with the ServerApp", a, b)
-			}
-			for name, npy := range native {
-				if want := little(t, own[name]); !bytes.Equal(npy, want) {
-					t.Errorf("array %q: %s; Flower has %s", name, described(npy), described(want))
-				}
-			}
-		})
-	}
+		}
+	})
 }
 
 // oddFederation is one that runs testdata/odd, with its own ServerApp if a config is given.
