@@ -229,7 +229,7 @@ func TestKrumNeedsExposure(t *testing.T) {
 			t.Errorf("a policy allows %s with exposure aggregate", strategy)
 		}
 		terms := policy.RunTerms{App: f.App(), Config: ci.Digest{1}, Exposure: policy.ExposureAggregate, Strategy: strategy, Rounds: 1, Cohort: []policy.MemberID{"member-a", "member-b", "member-c"}}
-		if err := p.AllowRun(terms); err == nil {
+		if err := p.AllowRun(terms, nil); err == nil {
 			t.Errorf("a run of %s with exposure aggregate is allowed", strategy)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -302,6 +303,43 @@ func TestServerAppDropout(t *testing.T) {
 		if e.Kind == "step" && e.Seq > 1 && (e.Inputs != 2 || e.Excluded != 1) {
 			t.Errorf("step %d has %d inputs and %d excluded nodes", e.Seq, e.Inputs, e.Excluded)
 		}
+	}
+}
+
+// TestServerAppSampled: where the policy lets a ServerApp ask some of the members, the others
+// wait: they fetch no model, are in no result, and have the next one. An officer is told.
+func TestServerAppSampled(t *testing.T) {
+	t.Parallel()
+	opts, app, begin := ci.OwnServerApp(t, modes("sampled")...)
+	sampled := func(p *policy.Policy) { p.Release.Cohort = policy.CohortSampled }
+	f := ci.StartFederation(t, append(opts, ci.Policy(dropouts(60)), ci.Policy(sampled))...)
+	joined(t, f.Nodes...)
+	req := ownRun(t, f.Nodes[0], app, begin, 2, "sampled")
+	asked := map[uint64]int{} // nodes, by step
+	for _, n := range f.Nodes {
+		completed(t, f, n, req)
+		run := ended(t, n, req).Run
+		report := verifies(t, f, n, run)
+		// An evaluation by two and a training by three begin with one model.
+		if r := report.Runs[0]; r.Unasked != 2 || r.Excluded != 2 || r.SmallestDifference != 1 {
+			t.Errorf("%s: %d times not asked, %d left out, least difference %d", n.Name, r.Unasked, r.Excluded, r.SmallestDifference)
+		}
+		if !slices.ContainsFunc(report.Warnings, func(s string) bool { return strings.Contains(s, "may ask some of the members") }) {
+			t.Errorf("an officer is not told that the app chooses: %q", report.Warnings)
+		}
+		model := filepath.Join(filepath.Dir(f.BundleOf(n, run)), "model.npz")
+		if got := append(readArray(t, model, "w"), readArray(t, model, "b")...); !slices.Equal(got, []float64{3, 4, 5, 2}) {
+			t.Errorf("%s: model %v", n.Name, got)
+		}
+		for _, e := range n.Events() {
+			if e.Kind == "contributed" {
+				asked[e.Seq]++
+			}
+		}
+	}
+	// Training, evaluation, twice; the question at the end is for all again.
+	if want := map[uint64]int{1: 3, 2: 2, 3: 3, 4: 2, 5: 3}; !maps.Equal(asked, want) {
+		t.Errorf("contributions by step: %v, want %v", asked, want)
 	}
 }
 

@@ -25,6 +25,7 @@ type closing struct {
 	members   uint64
 	opens     string
 	round     uint64
+	unasked   []Digest // nodes that what it opens is not for
 	attempt   uint64
 	produce   produce
 	totals    object.MetricRecord // of the inputs, where a ServerApp aggregates
@@ -150,10 +151,11 @@ func (r *run) sign(c *closing) {
 	if r.open != nil {
 		seq, prev = r.open.body.Seq+1, r.open.statement.Digest()
 	}
+	counts, unasked := c.excluded.Counts()
 	body := &receipt.Step{
 		Seq: seq, Prev: prev, Attempt: c.attempt, Opens: c.opens, Round: c.round,
 		InputsCount: uint64(len(c.inputs)), Members: c.members,
-		ExcludedRoot: c.excluded.Root(), ExcludedCount: uint64(len(c.excluded)), ExcludedCodes: c.excluded.Counts(),
+		ExcludedRoot: c.excluded.Root(), ExcludedCount: uint64(len(c.excluded)), ExcludedCodes: counts, Unasked: unasked,
 		OutputsRoot: c.outputs.Root, OutputsCount: c.outputs.Count,
 		Cohort: r.body.Cohort, Nodes: r.body.Nodes, App: r.body.App, Evidence: r.e.evidence,
 		Numeric: r.body.Numeric, Generation: r.body.Generation, DownlinkCommit: r.body.DownlinkCommit,
@@ -315,6 +317,9 @@ func (r *run) released(c *closing, task *session.Task) {
 	body := c.statement.Body.(*receipt.Step)
 	r.closing = nil
 	r.open = &openStep{statement: c.statement, body: body, outputs: c.outputs, contributions: map[Digest]*contribution{}, excluded: map[Digest]receipt.Code{}}
+	for _, n := range c.unasked {
+		r.open.excluded[n] = receipt.Unasked
+	}
 	r.model = c.next
 	if r.custom != nil {
 		r.custom.released(body.Opens, c.next)

@@ -43,6 +43,7 @@ type custom struct {
 	over   chan struct{}              // closed when the run has ended
 	first  object.RecordDict          // the first content, in outline
 	shapes map[string]shape           // of its arrays, by name
+	bytes  int64                      // of them
 	failed map[Digest]*flower.Failure // of the open step
 	rounds uint64                     // train batches so far
 	result *model                     // the newest arrays that no training has followed, or nil
@@ -53,6 +54,7 @@ type shape struct {
 	tensor       aggregate.Tensor
 	dtype, stype string
 	dims         []int
+	bytes        int // .npy header and data
 }
 
 func (s shape) equal(t shape) bool {
@@ -113,7 +115,8 @@ func (r *run) startApp() error {
 	if err != nil {
 		return err
 	}
-	c := serverapp.Config{Bundle: r.custom.bundle, Overrides: overrides, RunID: r.body.RunID, MaxBytes: maxHandedOut, Now: r.e.cfg.Now}
+	c := serverapp.Config{Bundle: r.custom.bundle, Overrides: overrides, RunID: r.body.RunID, MaxBytes: maxHandedOut, Now: r.e.cfg.Now,
+		All: r.e.policy.Release.Cohort == policy.CohortFixed}
 	for _, p := range r.cohort {
 		number := flower.NodeNumber(p.Node)
 		if slices.Contains(c.Nodes, number) {
@@ -187,8 +190,9 @@ func (r *run) ask(c *closing) {
 
 // take judges a batch, and makes it what the closing step hands out.
 func (r *run) take(c *closing, b *serverapp.Batch) error {
-	if len(b.To) != len(r.cohort) {
-		return serverapp.Refuse("it sends a message to %d of %d nodes; the cohort is fixed, and all get it: sample no nodes", len(b.To), len(r.cohort))
+	unasked, err := r.unasked(b.To)
+	if err != nil {
+		return err
 	}
 	if !slices.Contains(r.e.policy.Nodes.MessageTypes, b.Base()) {
 		return serverapp.Refuse("it sends a message of type %.40q, which the policy does not allow", b.Type)
@@ -212,9 +216,31 @@ func (r *run) take(c *closing, b *serverapp.Batch) error {
 	if b.Base() == receipt.OpensTrain {
 		r.custom.rounds++
 	}
-	c.opens, c.round = b.Base(), r.custom.rounds
+	c.opens, c.round, c.unasked = b.Base(), r.custom.rounds, unasked
 	c.produce = r.handedOut(b, dict, c.totals)
 	return nil
+}
+
+// unasked returns the nodes of the cohort that a message is not for. Where the policy lets
+// a ServerApp choose, it still asks as many members as a step must have.
+func (r *run) unasked(to []uint64) (nodes []Digest, err error) {
+	asked := map[string]bool{}
+	for _, p := range r.cohort {
+		if slices.Contains(to, flower.NodeNumber(p.Node)) {
+			asked[p.Member] = true
+		} else {
+			nodes = append(nodes, p.Node)
+		}
+	}
+	release := r.e.policy.Release
+	switch want := max(release.MinContributors, release.Collusion+2); {
+	case len(nodes) == 0:
+	case release.Cohort != policy.CohortSampled:
+		return nil, serverapp.Refuse("it sends a message to %d of %d nodes, and the policy's cohort is fixed: all get it", len(to), len(r.cohort))
+	case uint64(len(asked)) < want:
+		return nil, serverapp.Refuse("it sends a message to nodes of %d members, where the policy wants %d to contribute", len(asked), want)
+	}
+	return nodes, nil
 }
 
 // learn keeps what the arrays of the first message look like. Nobody's data is in it.
@@ -225,8 +251,29 @@ func (x *custom) learn(d object.RecordDict, b *serverapp.Batch) error {
 			return serverapp.Refuse("its first message has two arrays of one name: %.80q", s.tensor.Name)
 		}
 		x.shapes[s.tensor.Name] = s
+		x.bytes += int64(s.bytes)
 		return nil
 	})
+}
+
+// What a reply may hold: the ServerApp's process has all of them in memory at once, and
+// one member is not to end the run by filling it. Some strategies' clients send several
+// models (control variates, masks, personal parts).
+const (
+	maxReplyModels = 8        // times the arrays of the first message
+	maxReplyMore   = 64 << 20 // bytes beside
+)
+
+// bounded refuses a reply of more bytes than a ServerApp is to hold.
+func (x *custom) bounded(reply []chunkstore.Entry) error {
+	var size int64
+	for _, e := range reply {
+		size += e.Size
+	}
+	if limit := maxReplyModels*x.bytes + maxReplyMore; size > limit {
+		return fmt.Errorf("a reply of %d bytes, where %d times the ServerApp's first message and %d MiB are %d", size, maxReplyModels, maxReplyMore>>20, limit)
+	}
+	return nil
 }
 
 // fits says whether the arrays of a message are those of the first, all of them or none:
@@ -281,7 +328,7 @@ func eachArray(d object.RecordDict, b *serverapp.Batch, f func(shape) error) err
 				return serverapp.Refuse("an array of a message has another size than its header says: %.80q", a.Name)
 			}
 			t := aggregate.Tensor{Name: a.Name, Type: h.Descr, Shape: h.Shape, Fortran: h.Fortran}
-			if err := f(shape{t, a.Array.DType, a.Array.SType, a.Array.Shape}); err != nil {
+			if err := f(shape{t, a.Array.DType, a.Array.SType, a.Array.Shape, size}); err != nil {
 				return err
 			}
 		}
@@ -324,6 +371,9 @@ func (r *run) answer(c *closing) {
 	members := map[string]bool{}
 	var replies []serverapp.Reply
 	for _, p := range r.cohort {
+		if r.open.excluded[p.Node] == receipt.Unasked {
+			continue
+		}
 		reply := serverapp.Reply{Node: flower.NodeNumber(p.Node)}
 		i := slices.IndexFunc(c.inputs, func(x *contribution) bool { return x.node == p.Node })
 		switch failure := r.custom.failed[p.Node]; {
@@ -401,7 +451,11 @@ func (r *run) totals(c *closing) object.MetricRecord {
 // handedOut produces a step from a batch, whose objects stay in memory until the step is
 // released.
 func (r *run) handedOut(b *serverapp.Batch, dict object.RecordDict, totals object.MetricRecord) produce {
-	content := append(slices.Clone(dict), object.RecordItem{Name: flower.RecordTerms, Record: flower.Terms{Type: b.Type, Group: b.Group}.Record()})
+	terms := flower.Terms{Type: b.Type, Group: b.Group}
+	if len(b.To) < len(r.cohort) {
+		terms.To = slices.Sorted(slices.Values(b.To))
+	}
+	content := append(slices.Clone(dict), object.RecordItem{Name: flower.RecordTerms, Record: terms.Record()})
 	if totals != nil {
 		content = append(content, object.RecordItem{Name: flower.RecordTotals, Record: totals})
 	}
@@ -466,7 +520,7 @@ func (r *run) result(m *model, round uint64, totals object.MetricRecord) produce
 // readCustom opens a contribution that the ServerApp is to see, and reads all of it once:
 // what is admitted can be had.
 func (r *run) readCustom(ctx context.Context, u *update, dict object.RecordDict) (*update, error) {
-	if err := flower.CheckCustomReply(dict, r.custom.first, r.e.policy); err != nil {
+	if err := errors.Join(flower.CheckCustomReply(dict, r.custom.first, r.e.policy), r.custom.bounded(u.parcel.Entries())); err != nil {
 		return nil, err
 	}
 	ctx, done, err := r.e.firstReading(ctx)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/concordat/concordat/chunkstore"
 	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/internal/flower"
 	"github.com/concordat/concordat/internal/flower/serverapp"
@@ -43,6 +44,24 @@ func TestCustomContent(t *testing.T) {
 	first := batch(with(same))
 	if err := x.learn(outline(first), first); err != nil {
 		t.Fatal(err)
+	}
+	if x.bytes != int64(len(array(with(same), 0).Array.Bytes())+len(array(with(same), 1).Array.Bytes())) {
+		t.Errorf("the first message's arrays have %d bytes", x.bytes)
+	}
+	chunks := func(sizes ...int64) (list []chunkstore.Entry) {
+		for _, n := range sizes {
+			list = append(list, chunkstore.Entry{Size: n})
+		}
+		return list
+	}
+	limit := 8*x.bytes + 64<<20
+	for _, c := range []struct {
+		reply []chunkstore.Entry
+		good  bool
+	}{{chunks(), true}, {chunks(1, limit-1), true}, {chunks(2, limit-1), false}, {chunks(1<<40, 1), false}} {
+		if err := x.bounded(c.reply); (err == nil) != c.good {
+			t.Errorf("a reply of %v: %v", c.reply, err)
+		}
 	}
 	longer := arrays(t, "x", "y", "z")[2].Array
 	for name, c := range map[string]struct {

@@ -162,6 +162,7 @@ func New(cfg Config) (*Enclave, error) {
 	if err != nil {
 		return nil, fmt.Errorf("enclave: %w", err)
 	}
+	e.history.signed.Denials = &e.history.denials
 	e.ledger = ledger{written: make(chan *receipt.Statement, 1024), published: map[Digest]uint64{}, then: map[Digest][]func(){}}
 	return e, nil
 }

@@ -28,8 +28,9 @@ type history struct {
 
 	epochs   receipt.Epochs
 	runs     map[Digest]*loggedRun
-	requests map[Digest]bool // run requests that were used
-	denials  policy.Denials  // of any member, as far as the log has them
+	requests map[Digest]bool      // run requests that were used
+	denials  policy.Denials       // of any member, as far as the log has them
+	signed   policy.AppSignatures // of apps, as far as the log has them
 }
 
 // loggedRun is a run as the log tells it.
@@ -164,6 +165,9 @@ func (e *Enclave) advance(note []byte, cp *tlog.Checkpoint, then func(error)) {
 func (e *Enclave) logged(x entry) {
 	if d, err := e.history.denials.Add(e.policy, x.raw); err == nil {
 		e.denial(d)
+		return
+	}
+	if e.history.signed.Add(x.raw) {
 		return
 	}
 	u, err := receipt.Parse(x.raw)

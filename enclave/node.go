@@ -313,6 +313,8 @@ func (e *Enclave) denial(d *policy.Denial) {
 	for _, r := range e.runs {
 		if !r.ended && d.Kind == policy.DenyApp && string(d.Value) == string(r.body.App[:]) {
 			r.fail("policy", "its app is denied by a member")
+		} else if !r.ended && e.policy.App(r.body.App, &e.history.signed) == nil {
+			r.fail("policy", "keys of its app's signers are denied by a member")
 		}
 	}
 }

@@ -145,7 +145,7 @@ func (e *Enclave) request(n *node, statement, config []byte) (*pendingRequest, e
 		return nil, err
 	}
 	body := s.Body.(*receipt.RunRequest)
-	app := e.policy.App(body.App)
+	app := e.policy.App(body.App, &e.history.signed)
 	switch {
 	case e.used(s.Digest()):
 		e.abandon(s.Digest())
@@ -153,7 +153,7 @@ func (e *Enclave) request(n *node, statement, config []byte) (*pendingRequest, e
 	case e.history.denials.Contains(policy.DenyApp, body.App[:]):
 		return nil, refused("policy", "app %s is denied", body.App.Short())
 	case app == nil:
-		return nil, refused("policy", "app %s is not in the policy", body.App.Short())
+		return nil, refused("policy", "app %s is not in the policy, and not signed as it wants", body.App.Short())
 	case cose.Sum(config) != body.Config:
 		return nil, refused("invalid", "config does not have the digest of the request")
 	case len(e.waiting) >= maxWaiting:
@@ -182,7 +182,7 @@ func (e *Enclave) request(n *node, statement, config []byte) (*pendingRequest, e
 	for _, x := range members {
 		terms.Cohort = append(terms.Cohort, policy.MemberID(x))
 	}
-	if err := e.policy.AllowRun(terms); err != nil {
+	if err := e.policy.AllowRun(terms, &e.history.signed); err != nil {
 		return nil, &refusal{"policy", err}
 	}
 	// Last: it may end this instance, which only what the policy allows is worth.

@@ -44,7 +44,7 @@ func (c *control) RevokeApp(_ context.Context, q *concordatv1.RevokeAppRequest) 
 func (c *control) ListApps(context.Context, *concordatv1.ListAppsRequest) (*concordatv1.ListAppsResponse, error) {
 	r := &concordatv1.ListAppsResponse{}
 	for _, a := range c.n.apps.installedApps {
-		r.Apps = append(r.Apps, &concordatv1.App{Digest: a.Digest[:], Kind: "executable", Name: a.Command[0], InPolicy: c.n.policy.App(a.Digest) != nil})
+		r.Apps = append(r.Apps, &concordatv1.App{Digest: a.Digest[:], Kind: "executable", Name: a.Command[0], InPolicy: c.n.allowed(a.Digest) != nil})
 	}
 	for digest, p := range c.n.apps.bundles.all() {
 		r.Apps = append(r.Apps, c.bundle(digest, p))
@@ -53,6 +53,17 @@ func (c *control) ListApps(context.Context, *concordatv1.ListAppsRequest) (*conc
 	return r, nil
 }
 
+func (c *control) PublishApp(ctx context.Context, q *concordatv1.PublishAppRequest) (*concordatv1.PublishAppResponse, error) {
+	p, err := c.n.PublishApp(ctx, q.GetSignature())
+	switch {
+	case errors.Is(err, ErrSignature):
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	case err != nil:
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	return &concordatv1.PublishAppResponse{Statement: p.Statement[:], Name: p.App, Version: p.Version, Digest: p.Digest[:], Signer: p.Signer[:], Signed: p.Signed, Threshold: p.Threshold, Logged: p.Logged}, nil
+}
+
 func (c *control) bundle(digest Digest, p fab.Project) *concordatv1.App {
-	return &concordatv1.App{Digest: digest[:], Kind: "fab", Name: p.ID(), Version: p.Version, Strategy: p.Strategy, InPolicy: c.n.policy.App(digest) != nil}
+	return &concordatv1.App{Digest: digest[:], Kind: "fab", Name: p.ID(), Version: p.Version, Strategy: p.Strategy, InPolicy: c.n.allowed(digest) != nil}
 }

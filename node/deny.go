@@ -130,10 +130,13 @@ func (n *Node) suppressed() error {
 	return nil
 }
 
-// appDenied says that a member has denied the run's app.
+// appDenied says that a member has denied the run's app, or keys of those who signed it.
 func (n *Node) appDenied(r *run) error {
-	if n.history.denials.Contains(policy.DenyApp, r.body.App[:]) {
+	switch {
+	case n.history.denials.Contains(policy.DenyApp, r.body.App[:]):
 		return fmt.Errorf("app %s is denied by a member", r.body.App.Short())
+	case n.app(r.body.App) == nil:
+		return fmt.Errorf("app %s is let in by nobody any more: keys of its signers are denied by a member", r.body.App.Short())
 	}
 	return nil
 }

@@ -55,7 +55,7 @@ func (f *flowerRunner) Federation() flowercontrol.Federation {
 // Strategy is custom where the policy lets the app aggregate by itself, and in no other
 // way: what Flower's users expect of an app that says nothing.
 func (f *flowerRunner) Strategy(b *fab.Bundle) string {
-	if app := f.n.policy.App(b.Digest); app != nil && slices.Equal(app.Strategies, []string{policy.StrategyCustom}) {
+	if app := f.n.allowed(b.Digest); app != nil && slices.Equal(app.Strategies, []string{policy.StrategyCustom}) {
 		return policy.StrategyCustom
 	}
 	return ""
@@ -70,9 +70,9 @@ func (f *flowerRunner) Check(b *fab.Bundle, t fab.Terms, config map[string]any) 
 	if !n.apps.bundles.approved(b.Digest) {
 		return fmt.Errorf("%w: %s %s, hash %s; its owner approves it with: concordat app approve FILE.fab", ErrNotApproved, b.ID(), b.Version, b.Hash())
 	}
-	app := n.policy.App(b.Digest)
+	app := n.allowed(b.Digest)
 	if app == nil {
-		return fmt.Errorf("the policy of federation %s does not list bundle %s %s, hash %s: its members add it to apps and sign", n.fed.Short(), b.ID(), b.Version, b.Hash())
+		return fmt.Errorf("the policy of federation %s does not list bundle %s %s, hash %s, and its log has no signatures that let it in: its members add it to apps and sign, or its signers sign it (\"concordat app sign\")", n.fed.Short(), b.ID(), b.Version, b.Hash())
 	}
 	if err := n.checkStrategy(t.Strategy, t.Arguments, t.Frozen != ""); err != nil {
 		return err
@@ -93,7 +93,7 @@ func (f *flowerRunner) Check(b *fab.Bundle, t fab.Terms, config map[string]any) 
 	for _, m := range n.policy.Members {
 		terms.Cohort = append(terms.Cohort, m.ID)
 	}
-	return n.policy.AllowRun(terms)
+	return n.onLoop(func() error { return n.policy.AllowRun(terms, &n.history.signed) })
 }
 
 // Run opens the run with the ServerApp's first message, signs the request, and follows
@@ -102,7 +102,7 @@ func (f *flowerRunner) Run(ctx context.Context, j *flowercontrol.Job) error {
 	n := f.n
 	n.log.InfoContext(ctx, "a run is asked for by the flwr command", "account", j.Account.String(), "app", j.Bundle.ID(), "digest", j.Bundle.Hash())
 	rounds := j.Terms.Rounds
-	if app := n.policy.App(j.Bundle.Digest); rounds == 0 && app != nil {
+	if app := n.allowed(j.Bundle.Digest); rounds == 0 && app != nil {
 		rounds = app.MaxRounds
 	}
 	q, err := f.request(ctx, j, rounds)

@@ -36,9 +36,10 @@ type history struct {
 	officer   []func()         // run when witnessed grows: bundles wait for it
 
 	epochs    receipt.Epochs
-	denials   policy.Denials    // of any member, by the log or by hand
-	denied    map[Digest]bool   // those that the log shows, by digest
-	published map[Digest]uint64 // statement → index
+	denials   policy.Denials       // of any member, by the log or by hand
+	signed    policy.AppSignatures // of apps, by the log
+	denied    map[Digest]bool      // those that the log shows, by digest
+	published map[Digest]uint64    // statement → index
 }
 
 func (h *history) close() error {
@@ -65,6 +66,7 @@ func (n *Node) openHistory(fsys durable.FS) error {
 	n.history = history{trust: trust, rng: new(merkle.Range), published: map[Digest]uint64{}, denied: map[Digest]bool{}}
 	h := &n.history
 	h.own = trust
+	h.signed.Denials = &h.denials
 	if h.own.Own, err = tlog.ParseVerifierKey(n.policy.Member(n.cfg.Member).WitnessKey); err != nil {
 		return err
 	}
@@ -141,6 +143,11 @@ func (n *Node) entered(e entry) {
 	if d, err := h.denials.Add(n.policy, raw); err == nil {
 		n.denialLogged(cose.Sum(raw), d)
 		n.heedDenials()
+		return
+	}
+	if h.signed.Add(raw) {
+		h.published[cose.Sum(raw)] = index
+		n.signatureLogged(raw)
 		return
 	}
 	u, err := receipt.Parse(raw)

@@ -125,15 +125,15 @@ func (n *Node) newRun(u *receipt.Unverified, key cose.Key, by receipt.Enclave, m
 	if member, ok := c.Member(n.id); !ok || member != string(n.cfg.Member) {
 		return nil, errors.New("this node is not of the cohort")
 	}
-	app := n.policy.App(body.App)
+	app := n.app(body.App)
 	if app == nil {
-		return nil, fmt.Errorf("app %s is not in the policy", body.App.Short())
+		return nil, fmt.Errorf("app %s is not in the policy, and not signed as it wants", body.App.Short())
 	}
 	terms := policy.RunTerms{App: body.App, Config: body.Config, Exposure: policy.Exposure(body.Exposure), Strategy: body.Strategy, Rounds: body.Rounds}
 	for _, p := range c {
 		terms.Cohort = append(terms.Cohort, policy.MemberID(p.Member))
 	}
-	if err := n.policy.AllowRun(terms); err != nil {
+	if err := n.policy.AllowRun(terms, &n.history.signed); err != nil {
 		return nil, err
 	}
 	if class, _ := policy.StrategyClass(body.Strategy); string(class) != body.Class {
@@ -206,7 +206,7 @@ func (r *run) inWords() string {
 		who = "a node outside of the cohort"
 	}
 	name := r.body.App.Short()
-	if app := r.n.policy.App(r.body.App); app != nil {
+	if app := r.n.app(r.body.App); app != nil {
 		name = app.Name + " (" + name + ")"
 	}
 	s := fmt.Sprintf("%s asks for %s, %d rounds, strategy %s", who, name, r.body.Rounds, r.body.Strategy)

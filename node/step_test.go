@@ -30,7 +30,7 @@ func TestLedger(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return &Node{journal: j, policy: &policy.Policy{Release: policy.Release{MinContributors: min}}}
+		return &Node{journal: j, policy: &policy.Policy{Apps: []policy.App{{Digest: Digest{1}}}, Release: policy.Release{MinContributors: min}}}
 	}
 	with := func(config byte, members ...string) *run {
 		var c []receipt.Participant

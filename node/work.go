@@ -36,7 +36,7 @@ func (n *Node) answer(r *run) {
 		if err == nil && t.body.Opens == receipt.OpensNone && w.hasModel() {
 			err = n.saveModel(r.digest, w.content, w.objects)
 		}
-		if err != nil || t.body.Opens == receipt.OpensNone {
+		if err != nil || t.body.Opens == receipt.OpensNone || w.spared() {
 			return func() { n.answered(r, t, nil, err) }
 		}
 		if err := n.askLedger(r, &w); err != nil {
@@ -46,6 +46,10 @@ func (n *Node) answer(r *run) {
 		return func() { n.answered(r, t, c, err) }
 	})
 }
+
+// spared says whether the ServerApp asks others than this node. It waits for the next step
+// then, and fetches no more of this one.
+func (w *work) spared() bool { return !w.terms.Asks(flower.NodeNumber(w.n.id)) }
 
 // hasModel says whether the last step hands out a model. A ServerApp that had none
 // evaluated after its last training has not said what became of it.
@@ -165,6 +169,7 @@ type sealed struct {
 func (w *work) open(ctx context.Context, ref session.ManifestRef, down [32]byte) (map[string]float64, error) {
 	key := chunkstore.NewDownlink(down, w.r.digest, w.body.Generation)
 	remote := transfer.NewReader(w.n.chunks, chunkstore.Scope{Federation: w.n.fed, Run: w.r.digest})
+	defer func() { w.moved = remote.Bytes() }()
 	parcel, err := chunkstore.OpenParcel(ctx, key, chunkstore.Ref{OID: object.ID(ref.OID), ID: chunkstore.ID(ref.ID), Size: ref.Size}, w.body.OutputsRoot, w.body.OutputsCount, remote)
 	if err != nil {
 		return nil, fmt.Errorf("outputs of step %d: %w", w.body.Seq, err)
@@ -175,6 +180,10 @@ func (w *work) open(ctx context.Context, ref session.ManifestRef, down [32]byte)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("outputs of step %d: %w", w.body.Seq, err)
+	}
+	if w.spared() {
+		w.n.log.InfoContext(ctx, "not asked", "run", w.r.digest.Short(), "step", w.body.Seq, "asked", len(w.terms.To))
+		return metrics, nil
 	}
 	for _, x := range parcel.Entries() {
 		if own[x.Object] {
@@ -189,7 +198,6 @@ func (w *work) open(ctx context.Context, ref session.ManifestRef, down [32]byte)
 		w.objects[x.Object] = raw
 	}
 	w.n.apps.cache(w.r.digest, w.objects)
-	w.moved += remote.Bytes()
 	return metrics, nil
 }
 

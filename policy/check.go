@@ -25,6 +25,7 @@ func (p *Policy) Check() error {
 	c.evidence(&p.Evidence)
 	c.log(p)
 	c.apps(p.Apps)
+	c.signedApps(p.SignedApps)
 	c.release(p)
 	c.nodes(&p.Nodes)
 	return c.err()
@@ -145,19 +146,44 @@ func (c *checker) apps(apps []App) {
 			c.add(at+".exposure", "is %q, want %q or %q", a.Exposure, ExposureAggregate, ExposureIndividual)
 		}
 		c.digests(at+".configs", a.Configs)
-		if len(a.Strategies) == 0 {
-			c.add(at+".strategies", "missing: want the names of the strategies that the app may run")
+		c.strategies(at, a.Strategies, a.Exposure)
+		c.positive(at+".max_rounds", a.MaxRounds)
+	}
+}
+
+func (c *checker) strategies(at string, list []string, exposure Exposure) {
+	if len(list) == 0 {
+		c.add(at+".strategies", "missing: want the names of the strategies that the app may run")
+	}
+	sorted(c, at+".strategies", list, cmp.Compare[string])
+	for j, s := range list {
+		class, ok := StrategyClass(s)
+		switch field := fmt.Sprintf("%s.strategies[%d]", at, j); {
+		case !ok:
+			c.add(field, "%q is not a strategy; known are %s", s, strings.Join(Strategies(), ", "))
+		case class != ClassMixing && exposure == ExposureAggregate:
+			c.add(field, "%s is a %s strategy, which needs exposure: %s", s, class, ExposureIndividual)
 		}
-		sorted(c, at+".strategies", a.Strategies, cmp.Compare[string])
-		for j, s := range a.Strategies {
-			class, ok := StrategyClass(s)
-			switch field := fmt.Sprintf("%s.strategies[%d]", at, j); {
-			case !ok:
-				c.add(field, "%q is not a strategy; known are %s", s, strings.Join(Strategies(), ", "))
-			case class != ClassMixing && a.Exposure == ExposureAggregate:
-				c.add(field, "%s is a %s strategy, which needs exposure: %s", s, class, ExposureIndividual)
-			}
+	}
+}
+
+func (c *checker) signedApps(list []SignedApp) {
+	sorted(c, "signed_apps", list, func(a, b SignedApp) int { return cmp.Compare(a.App, b.App) })
+	for i, a := range list {
+		at := fmt.Sprintf("signed_apps[%d]", i)
+		c.text(at+".app", a.App)
+		if len(a.Signers) == 0 {
+			c.add(at+".signers", "missing: want at least one key that signs the app's bundles")
 		}
+		sorted(c, at+".signers", a.Signers, func(a, b cose.Key) int { return bytes.Compare(a.Encode(), b.Encode()) })
+		for j, k := range a.Signers {
+			c.key(fmt.Sprintf("%s.signers[%d]", at, j), k)
+		}
+		if n := uint64(len(a.Signers)); a.Threshold < 1 || a.Threshold > n {
+			c.add(at+".threshold", "is %d of %d signers, want at least one and at most all", a.Threshold, n)
+		}
+		c.digests(at+".configs", a.Configs)
+		c.strategies(at, a.Strategies, ExposureAggregate)
 		c.positive(at+".max_rounds", a.MaxRounds)
 	}
 }
@@ -178,9 +204,12 @@ func (c *checker) release(p *Policy) {
 	if r.MaxWeightShare < 1 || r.MaxWeightShare > 1000 {
 		c.add("release.max_weight_share", "is %d, want 1 to 1000 parts per thousand", r.MaxWeightShare)
 	}
-	c.oneOf("release.cohort", r.Cohort, CohortFixed)
+	c.oneOf("release.cohort", r.Cohort, CohortFixed, CohortSampled)
 	c.oneOf("release.dropouts", r.Dropouts, DropoutsRefuse, DropoutsAllow)
 	c.oneOf("release.downlink", r.Downlink, DownlinkShared, DownlinkPerNode)
+	if r.Cohort == CohortSampled && r.Dropouts == DropoutsRefuse {
+		c.add("release.cohort", "is %s, which leaves members out of steps, but dropouts: %s lets no step do without one", CohortSampled, DropoutsRefuse)
+	}
 	c.positive("release.max_metric_bytes", r.MaxMetricBytes)
 	c.positive("release.step_deadline", uint64(r.StepDeadline))
 	c.positive("release.ack_deadline", uint64(r.AckDeadline))

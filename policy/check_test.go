@@ -199,6 +199,7 @@ var refusals = []struct {
 	{"release.max_weight_share", func(p *Policy) { p.Release.MaxWeightShare = 1001 }},
 	{"release.max_weight_share", func(p *Policy) { p.Release.MaxWeightShare = 333 }},
 	{"release.cohort", func(p *Policy) { p.Release.Cohort = "" }},
+	{"release.cohort", func(p *Policy) { p.Release.Cohort = CohortSampled }}, // with dropouts: refuse
 	{"release.dropouts", func(p *Policy) { p.Release.Dropouts = "" }},
 	{"release.downlink", func(p *Policy) { p.Release.Downlink = "unicast" }},
 	{"release.max_metric_bytes", func(p *Policy) { p.Release.MaxMetricBytes = 0 }},
@@ -266,22 +267,23 @@ func TestWarnings(t *testing.T) {
 		return slices.ContainsFunc(p.Warnings(), func(w string) bool { return strings.Contains(w, word) })
 	}
 	for word, edit := range map[string]func(*Policy){
-		"any AMD chip":       func(p *Policy) { p.Platforms.SNP.AnyChip = true },
-		"SMT":                func(p *Policy) { p.Platforms.SNP.AllowSMT = true },
-		"HOST_DATA":          func(p *Policy) { p.Platforms.SNP.HostData = false },
-		"any Intel platform": func(p *Policy) { p.Platforms.TDX.AnyPlatform = true },
-		"RTMR":               func(p *Policy) { p.Platforms.TDX.RTMRs = nil },
-		"MRCONFIGID":         func(p *Policy) { p.Platforms.TDX.MRConfigID = false },
-		"any NVIDIA GPU":     func(p *Policy) { p.Platforms.GPU.AnyDevice = true },
-		"simulated":          func(p *Policy) { p.Simulated = true },
-		"collusion":          func(p *Policy) { p.Release.Collusion = 0 },
-		"100.0 %":            func(p *Policy) { p.Release.MaxWeightShare = 1000 },
-		"drop out":           func(p *Policy) { p.Release.Dropouts = DropoutsAllow },
-		"different content":  func(p *Policy) { p.Release.Downlink = DownlinkPerNode },
-		"queries":            func(p *Policy) { p.Nodes.MessageTypes = []string{"query"} },
-		"metrics":            func(p *Policy) { p.Nodes.MetricKeys = nil },
-		"no app":             func(p *Policy) { p.Apps = nil },
-		"OutOfDate":          func(p *Policy) { p.Platforms.TDX.Statuses = []string{"OutOfDate"} },
+		"any AMD chip":        func(p *Policy) { p.Platforms.SNP.AnyChip = true },
+		"SMT":                 func(p *Policy) { p.Platforms.SNP.AllowSMT = true },
+		"HOST_DATA":           func(p *Policy) { p.Platforms.SNP.HostData = false },
+		"any Intel platform":  func(p *Policy) { p.Platforms.TDX.AnyPlatform = true },
+		"RTMR":                func(p *Policy) { p.Platforms.TDX.RTMRs = nil },
+		"MRCONFIGID":          func(p *Policy) { p.Platforms.TDX.MRConfigID = false },
+		"any NVIDIA GPU":      func(p *Policy) { p.Platforms.GPU.AnyDevice = true },
+		"simulated":           func(p *Policy) { p.Simulated = true },
+		"collusion":           func(p *Policy) { p.Release.Collusion = 0 },
+		"100.0 %":             func(p *Policy) { p.Release.MaxWeightShare = 1000 },
+		"drop out":            func(p *Policy) { p.Release.Dropouts = DropoutsAllow },
+		"some of the members": func(p *Policy) { p.Release.Cohort = CohortSampled },
+		"different content":   func(p *Policy) { p.Release.Downlink = DownlinkPerNode },
+		"queries":             func(p *Policy) { p.Nodes.MessageTypes = []string{"query"} },
+		"metrics":             func(p *Policy) { p.Nodes.MetricKeys = nil },
+		"no app":              func(p *Policy) { p.Apps = nil },
+		"OutOfDate":           func(p *Policy) { p.Platforms.TDX.Statuses = []string{"OutOfDate"} },
 	} {
 		p := example()
 		if has(p, word) {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -121,6 +122,11 @@ func (p *Policy) holder(k cose.Key) string {
 	}
 	if sameVerifierKey(p.Log.Key, vkeyLog, k) {
 		return "log key"
+	}
+	for _, a := range p.SignedApps {
+		if slices.Contains(a.Signers, k) {
+			return "signer of " + a.App
+		}
 	}
 	return ""
 }

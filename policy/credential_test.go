@@ -159,7 +159,7 @@ func TestAllowRun(t *testing.T) {
 	} {
 		r := c.base
 		c.edit(&r)
-		err := p.AllowRun(r)
+		err := p.AllowRun(r, nil)
 		var refusal *Refusal
 		if c.want == "" && err != nil || c.want != "" && (!errors.As(err, &refusal) || refusal.Reason != c.want) {
 			t.Errorf("%s: %v, want reason %q", name, err, c.want)
@@ -169,7 +169,7 @@ func TestAllowRun(t *testing.T) {
 	p.Apps[0].Strategies = []string{"krum"}
 	good.Strategy = "krum"
 	var refusal *Refusal
-	if err := p.AllowRun(good); !errors.As(err, &refusal) || refusal.Reason != RefusedStrategy {
+	if err := p.AllowRun(good, nil); !errors.As(err, &refusal) || refusal.Reason != RefusedStrategy {
 		t.Errorf("krum with exposure aggregate: %v", err)
 	}
 }

@@ -145,11 +145,22 @@ func (p *Policy) terms() []term {
 		set(&l, at+"strategies", a.Strategies, EffectWeaker)
 		l.number(at+"max_rounds", a.MaxRounds, EffectWeaker)
 	}
+	for _, a := range p.SignedApps {
+		l.set("signed_apps", strconv.Quote(a.App), EffectWeaker)
+		at := "signed_apps[" + strconv.Quote(a.App) + "]."
+		for _, k := range a.Signers {
+			l.set(at+"signers", "key "+k.ID().String(), EffectWeaker)
+		}
+		l.number(at+"threshold", a.Threshold, EffectStricter)
+		set(&l, at+"configs", orAny(a.Configs), EffectWeaker)
+		set(&l, at+"strategies", a.Strategies, EffectWeaker)
+		l.number(at+"max_rounds", a.MaxRounds, EffectWeaker)
+	}
 	r := &p.Release
 	l.number("release.min_contributors", r.MinContributors, EffectStricter)
 	l.number("release.collusion", r.Collusion, EffectStricter)
 	l.number("release.max_weight_share", r.MaxWeightShare, EffectWeaker)
-	l.value("release.cohort", r.Cohort)
+	l.rank("release.cohort", r.Cohort, r.Cohort == CohortSampled)
 	l.rank("release.dropouts", r.Dropouts, r.Dropouts == DropoutsAllow)
 	l.rank("release.downlink", r.Downlink, r.Downlink == DownlinkPerNode)
 	l.number("release.max_metric_bytes", r.MaxMetricBytes, EffectWeaker)

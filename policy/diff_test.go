@@ -41,6 +41,7 @@ func TestDiff(t *testing.T) {
 		`nodes.metric_keys: added any (weaker)`:                                        func(p *Policy) { p.Nodes.MetricKeys = nil },
 		`nodes.metric_keys: added "any" (weaker)`:                                      func(p *Policy) { p.Nodes.MetricKeys = []string{"any"} },
 		"release.dropouts: refuse → allow (weaker)":                                    func(p *Policy) { p.Release.Dropouts = DropoutsAllow },
+		"release.cohort: fixed → sampled (weaker)":                                     func(p *Policy) { p.Release.Cohort = CohortSampled },
 		"members[lab-b].witness_key: " + example().Members[2].WitnessKey + " → x":      func(p *Policy) { p.Members[2].WitnessKey = "x" },
 	} {
 		p := example()
@@ -63,7 +64,7 @@ func TestDiffIsComplete(t *testing.T) {
 	var walk func(path string, v reflect.Value, p *Policy)
 	check := func(path string, p *Policy) {
 		leaves++
-		if len(Diff(example(), p)) == 0 || len(Diff(p, example())) == 0 {
+		if len(Diff(withSigned(), p)) == 0 || len(Diff(p, withSigned())) == 0 {
 			t.Errorf("%s: a change is not shown", path)
 		}
 	}
@@ -124,9 +125,9 @@ func TestDiffIsComplete(t *testing.T) {
 			t.Fatalf("%s: %s", path, v.Type())
 		}
 	}
-	p := example()
+	p := withSigned()
 	walk("policy", reflect.ValueOf(p).Elem(), p)
-	if p.Digest() != example().Digest() {
+	if p.Digest() != withSigned().Digest() {
 		t.Error("the walk left a change behind")
 	}
 	if leaves < 100 {

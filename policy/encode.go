@@ -54,16 +54,6 @@ func (p *Policy) Member(id MemberID) *Member {
 	return nil
 }
 
-// App returns the app with the digest, or nil.
-func (p *Policy) App(digest Digest) *App {
-	for i := range p.Apps {
-		if p.Apps[i].Digest == digest {
-			return &p.Apps[i]
-		}
-	}
-	return nil
-}
-
 // String returns lower-case hex.
 func (h Hex) String() string { return hex.EncodeToString(h) }
 

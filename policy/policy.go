@@ -42,6 +42,10 @@ type Policy struct {
 	Apps      []App     `cbor:"13,keyasint"` // sorted by Digest
 	Release   Release   `cbor:"14,keyasint"`
 	Nodes     NodeRules `cbor:"15,keyasint"`
+
+	// SignedApps lets in bundles that Apps does not list, by their signers. It may be left
+	// out: none are.
+	SignedApps []SignedApp `cbor:"16,keyasint,omitempty"` // sorted by App
 }
 
 // MemberID names a member as the policy spells it: a role such as
@@ -261,10 +265,23 @@ type App struct {
 	MaxRounds  uint64   `cbor:"6,keyasint"`
 }
 
+// SignedApp is an application whose bundles may run once enough of its signers have signed
+// them, without a new version of the policy. The exposure of such bundles is
+// [ExposureAggregate], always (protocol F5); the signatures stand in the log.
+type SignedApp struct {
+	App        string     `cbor:"1,keyasint"` // publisher/name, as the bundle's pyproject.toml says
+	Signers    []cose.Key `cbor:"2,keyasint"` // Ed25519 keys of this app alone; not empty, sorted
+	Threshold  uint64     `cbor:"3,keyasint"` // signers that must have signed a bundle, at least 1
+	Configs    []Digest   `cbor:"4,keyasint"` // accepted effective config digests, sorted; empty accepts any
+	Strategies []string   `cbor:"5,keyasint"` // mixing strategies by name, sorted
+	MaxRounds  uint64     `cbor:"6,keyasint"`
+}
+
 // Cohort rules (protocol F17).
 const (
-	CohortFixed     = "fixed"  // the run statement fixes the members
-	DropoutsRefuse  = "refuse" // a step whose admitted set differs from the cohort fails
+	CohortFixed     = "fixed"   // the run statement fixes the members, and every step asks all of them
+	CohortSampled   = "sampled" // a ServerApp may ask some of them in a step
+	DropoutsRefuse  = "refuse"  // a step whose admitted set differs from the cohort fails
 	DropoutsAllow   = "allow"
 	DownlinkShared  = "broadcast" // one outputs root for the whole cohort (protocol F1)
 	DownlinkPerNode = "per_node"
@@ -275,7 +292,7 @@ type Release struct {
 	MinContributors uint64  `cbor:"1,keyasint"` // distinct members with weight > 0, at least 2
 	Collusion       uint64  `cbor:"2,keyasint"` // t: members that may collude; at least t+2 contributors are demanded
 	MaxWeightShare  uint64  `cbor:"3,keyasint"` // of one member, parts per thousand; required
-	Cohort          string  `cbor:"4,keyasint"` // [CohortFixed]
+	Cohort          string  `cbor:"4,keyasint"` // [CohortFixed] or [CohortSampled]
 	Dropouts        string  `cbor:"5,keyasint"` // [DropoutsRefuse] or [DropoutsAllow]
 	Downlink        string  `cbor:"6,keyasint"` // [DownlinkShared] or [DownlinkPerNode]
 	MaxMetricBytes  uint64  `cbor:"7,keyasint"`

@@ -40,11 +40,11 @@ func refuse(reason, format string, args ...any) error {
 
 // AllowRun returns nil if p allows the run, and a [*Refusal] otherwise. It judges
 // terms, not history: budgets, ledgers and denials are asked elsewhere. p has
-// passed [Policy.Check].
-func (p *Policy) AllowRun(r RunTerms) error {
-	a := p.App(r.App)
+// passed [Policy.Check]. signed are the signatures of apps in the log so far.
+func (p *Policy) AllowRun(r RunTerms, signed *AppSignatures) error {
+	a := p.App(r.App, signed)
 	if a == nil || r.App.IsZero() {
-		return refuse(RefusedApp, "%s is not in the policy", r.App.Short())
+		return refuse(RefusedApp, "%s is not in the policy, and not signed as it wants", r.App.Short())
 	}
 	// No configs listed means any, but never for an app that sees single updates.
 	if anyConfig := len(a.Configs) == 0 && a.Exposure == ExposureAggregate; r.Config.IsZero() || !anyConfig && !slices.Contains(a.Configs, r.Config) {

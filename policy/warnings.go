@@ -41,7 +41,11 @@ func (p *Policy) Warnings() []string {
 		warn(g.AllowRIMHold, "NVIDIA's reference manifests are accepted while their signer's certificates are on hold")
 		warn(slices.Contains(g.AcceptedModes(), "ppcie"), "GPUs in protected-PCIe mode are accepted: what they send each other is in clear on NVLink")
 	}
-	warn(len(p.Apps) == 0, "no app is listed: no run can start")
+	warn(len(p.Apps)+len(p.SignedApps) == 0, "no app is listed: no run can start")
+	for _, a := range p.SignedApps {
+		warn(true, "%d of the %d signers of %s let a bundle of it run, without the members", a.Threshold, len(a.Signers), a.App)
+		warn(len(a.Configs) == 0, "signed bundles of %s run with any configuration", a.App)
+	}
 	for _, a := range p.Apps {
 		warn(a.Exposure == ExposureIndividual, "app %s (%s) sees single members' updates", a.Name, a.Digest.Short())
 		warn(len(a.Configs) == 0, "app %s (%s) runs with any configuration", a.Name, a.Digest.Short())
@@ -49,6 +53,7 @@ func (p *Policy) Warnings() []string {
 	warn(p.Release.Collusion == 0, "collusion is 0: the release rules assume that no two members share what they know")
 	warn(p.Release.MaxWeightShare > 600, "one member may weigh up to %d.%d %% of an aggregate", p.Release.MaxWeightShare/10, p.Release.MaxWeightShare%10)
 	warn(p.Release.Dropouts == DropoutsAllow, "members may drop out of a run: steps over different sets can be compared to single one out")
+	warn(p.Release.Cohort == CohortSampled, "a ServerApp may ask some of the members in a step: its code chooses them, and steps over different sets can be compared to single one out")
 	warn(p.Release.Downlink == DownlinkPerNode, "nodes may be sent different content each")
 	for _, m := range p.Nodes.MessageTypes {
 		warn(m == "query", "nodes may be sent queries: remote questions about their data")

@@ -111,6 +111,7 @@ type audit struct {
 	log      logAudit
 	enclaves enclaveAudit
 	denials  denialAudit
+	signed   []placedEntry // signatures of apps, in log order
 	runs     map[cose.Digest]*runAudit
 	order    []cose.Digest // runs of interest, in the order of the header or of the log
 	all      bool          // every run is of interest

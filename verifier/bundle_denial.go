@@ -23,6 +23,7 @@ type denialAudit struct {
 
 type loggedDenial struct {
 	index  uint64
+	raw    []byte
 	digest cose.Digest
 	member policy.MemberID
 	*policy.Denial
@@ -45,10 +46,26 @@ func (a *audit) takeDenial(index uint64, raw []byte) {
 		if _, err := a.denials.set.Add(p, raw); err != nil {
 			continue
 		}
-		a.denials.list = append(a.denials.list, loggedDenial{index, cose.Sum(raw), m, d})
+		a.denials.list = append(a.denials.list, loggedDenial{index, raw, cose.Sum(raw), m, d})
 		return
 	}
 	a.void(index, "is a denial that no member signed")
+}
+
+// deniedBefore returns what was denied before log index before, and not lifted.
+func (a *audit) deniedBefore(before uint64) *policy.Denials {
+	s := new(policy.Denials)
+	for _, d := range a.denials.list {
+		if d.index >= before || a.lifted(d, before) {
+			continue
+		}
+		for v := a.chain.Head().Version; v > 0; v-- {
+			if _, err := s.Add(a.chain.At(v), d.raw); err == nil {
+				break
+			}
+		}
+	}
+	return s
 }
 
 // lifted reports whether N members voted, before log index before, to lift d.

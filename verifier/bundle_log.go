@@ -189,6 +189,12 @@ func (a *audit) takeEntry(index uint64, raw []byte) {
 		a.takeDenial(index, raw)
 	case policy.TypeLift:
 		a.denials.lifts = append(a.denials.lifts, placedEntry{index, raw})
+	case policy.TypeApp:
+		if !new(policy.AppSignatures).Add(raw) {
+			a.void(index, "is no signature of an app")
+			return
+		}
+		a.signed = append(a.signed, placedEntry{index, raw}) // judged where it is used
 	case policy.TypeCredential: // judged where it is used
 	default:
 		a.takeStatement(index, raw)

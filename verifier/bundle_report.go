@@ -48,22 +48,26 @@ type LogReport struct {
 
 // RunReport is one run.
 type RunReport struct {
-	Run       cose.Digest `json:"run"`
-	RunID     uint64      `json:"run_id"`
-	App       cose.Digest `json:"app"`
-	AppName   string      `json:"app_name,omitempty"`
-	Config    cose.Digest `json:"config"`
-	Strategy  string      `json:"strategy"`
-	Class     string      `json:"class"`
-	Exposure  string      `json:"exposure"`
-	Requester string      `json:"requester,omitempty"` // member
-	Members   []string    `json:"members"`
-	Nodes     uint64      `json:"nodes"`
-	Rounds    uint64      `json:"rounds"`
-	Frozen    []string    `json:"frozen,omitempty"` // arrays that nobody sent; they stayed as they began
-	Released  uint64      `json:"released"`         // steps whose outputs left the enclave
-	Inputs    uint64      `json:"inputs"`           // contributions in them
-	Excluded  uint64      `json:"excluded"`         // times that a node was left out of them
+	Run     cose.Digest `json:"run"`
+	RunID   uint64      `json:"run_id"`
+	App     cose.Digest `json:"app"`
+	AppName string      `json:"app_name,omitempty"`
+	// Signers are the ids of the keys by whose signatures, in the log before the run, the
+	// policy let the app in; none where it lists the app.
+	Signers   []cose.Digest `json:"signers,omitempty"`
+	Config    cose.Digest   `json:"config"`
+	Strategy  string        `json:"strategy"`
+	Class     string        `json:"class"`
+	Exposure  string        `json:"exposure"`
+	Requester string        `json:"requester,omitempty"` // member
+	Members   []string      `json:"members"`
+	Nodes     uint64        `json:"nodes"`
+	Rounds    uint64        `json:"rounds"`
+	Frozen    []string      `json:"frozen,omitempty"`  // arrays that nobody sent; they stayed as they began
+	Released  uint64        `json:"released"`          // steps whose outputs left the enclave
+	Inputs    uint64        `json:"inputs"`            // contributions in them
+	Excluded  uint64        `json:"excluded"`          // times that a node was left out of them
+	Unasked   uint64        `json:"unasked,omitempty"` // of those, times that the ServerApp did not ask it
 	// SmallestDifference is in how many members two released steps on the same model
 	// differ at least, those that are alike left aside; 0: none differ (protocol F17).
 	SmallestDifference uint64 `json:"smallest_difference"`
@@ -225,6 +229,9 @@ func (r *RunReport) text(b *strings.Builder) {
 	}
 	fmt.Fprintf(b, "\nrun %s\n", r.Run)
 	line("app", "%s %q, config %s", r.App.Short(), r.AppName, r.Config.Short())
+	for i, k := range r.Signers {
+		line(map[bool]string{true: "signed by"}[i == 0], "key %s", k)
+	}
 	line("strategy", "%s (%s), exposure %s", r.Strategy, r.Class, r.Exposure)
 	line("asked by", "%s", r.Requester)
 	line("cohort", "%d nodes of %s", r.Nodes, strings.Join(r.Members, ", "))
@@ -232,7 +239,11 @@ func (r *RunReport) text(b *strings.Builder) {
 		names := plain(fmt.Sprintf("%q", r.Frozen[:min(n, shownFrozen)]))
 		line("frozen", "%d arrays: %s%s", n, strings.Trim(names, "[]"), map[bool]string{true: " and others"}[n > shownFrozen])
 	}
-	line("steps", "%d released, with %d contributions; %d times a node was left out", r.Released, r.Inputs, r.Excluded)
+	unasked := ""
+	if r.Unasked > 0 {
+		unasked = fmt.Sprintf(", %d of them because the ServerApp asked others", r.Unasked)
+	}
+	line("steps", "%d released, with %d contributions; %d times a node was left out%s", r.Released, r.Inputs, r.Excluded, unasked)
 	line("output", "%s", r.Output)
 	if !r.Began.IsZero() {
 		line("in the log", "from %s", r.Began.Format(timeForm))

@@ -45,6 +45,7 @@ func StepRules(p *policy.Policy) receipt.Rules {
 		MinContributors: p.Release.MinContributors,
 		Collusion:       p.Release.Collusion,
 		Dropouts:        p.Release.Dropouts,
+		Sampled:         p.Release.Cohort == policy.CohortSampled,
 		Opens:           slices.Clone(p.Nodes.MessageTypes),
 		StepsPerEpoch:   p.Evidence.MaxRoundsPerEpoch,
 	}
@@ -85,7 +86,7 @@ func (a *audit) finishRun(r *runAudit) {
 		return
 	}
 	a.checkRequest(r, at)
-	a.checkTerms(r)
+	a.checkTerms(r, first.index)
 	a.checkRunDenials(r, first.index)
 	a.checkSteps(r, first)
 }
@@ -305,17 +306,30 @@ func (a *audit) judgeRequest(r *runAudit, raw []byte, key cose.Key) error {
 	return nil
 }
 
-// checkTerms checks the run against the policy.
-func (a *audit) checkTerms(r *runAudit) {
-	b, p := r.body, r.policy
+// signedBefore returns the signatures of apps before a log index, of which those by keys
+// that were denied then do not count.
+func (a *audit) signedBefore(index uint64) *policy.AppSignatures {
+	s := &policy.AppSignatures{Denials: a.deniedBefore(index)}
+	for _, x := range a.signed {
+		if x.index < index {
+			s.Add(x.raw)
+		}
+	}
+	return s
+}
+
+// checkTerms checks the run, whose statement is at a log index, against the policy.
+func (a *audit) checkTerms(r *runAudit, index uint64) {
+	b, p, signed := r.body, r.policy, a.signedBefore(index)
 	terms := policy.RunTerms{App: b.App, Config: b.Config, Exposure: policy.Exposure(b.Exposure), Strategy: b.Strategy, Rounds: b.Rounds}
 	for _, m := range r.report.Members {
 		terms.Cohort = append(terms.Cohort, policy.MemberID(m))
 	}
-	if app := p.App(b.App); app != nil {
+	if app := p.App(b.App, signed); app != nil {
 		r.report.AppName = app.Name
 	}
-	if err := p.AllowRun(terms); err != nil {
+	r.report.Signers = p.SignersOf(b.App, signed)
+	if err := p.AllowRun(terms, signed); err != nil {
 		a.fail(r.name+"policy", "a run that policy version "+fmt.Sprint(p.Version)+" allows", err.Error())
 		return
 	}
@@ -332,6 +346,9 @@ func (a *audit) checkTerms(r *runAudit) {
 
 func (a *audit) checkRunDenials(r *runAudit, index uint64) {
 	things := []deniable{{policy.DenyApp, r.body.App[:], "app " + r.body.App.Short()}}
+	for _, k := range r.report.Signers {
+		things = append(things, deniable{policy.DenyKey, k[:], "signer " + k.Short() + " of app " + r.body.App.Short()})
+	}
 	var done []*enclave
 	for _, s := range r.statements {
 		if !slices.Contains(done, s.by) {

@@ -43,6 +43,53 @@ func TestTwoEnclavesInLog(t *testing.T) {
 	expect(t, verify(t, w), Fail, ".steps")
 }
 
+// TestSampled: nodes that a ServerApp did not ask are told from those that dropped out,
+// and only a ServerApp may leave nodes out, where the policy says so.
+func TestSampled(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		cohort, class string
+		want          Verdict
+	}{
+		"allowed":    {policy.CohortSampled, receipt.ClassCustom, PassSimulated},
+		"fixed":      {policy.CohortFixed, receipt.ClassCustom, Fail},
+		"a strategy": {policy.CohortSampled, receipt.ClassMixing, Fail},
+	} {
+		w := newWorld(t, func(p *policy.Policy) {
+			p.Release.Dropouts, p.Release.Cohort = policy.DropoutsAllow, c.cohort
+			if c.class == receipt.ClassCustom {
+				a := &p.Apps[0]
+				a.Exposure, a.Strategies, a.Configs = policy.ExposureIndividual, []string{policy.StrategyCustom}, []policy.Digest{{9}}
+			}
+		})
+		e := w.boot()
+		r := e.begin(func(b *receipt.Run) {
+			if c.class == receipt.ClassCustom {
+				b.Strategy, b.Class, b.Exposure = policy.StrategyCustom, c.class, "individual"
+			}
+		})
+		r.left = receipt.Unasked
+		r.step(e, receipt.OpensTrain, 1, nil, true)
+		r.step(e, receipt.OpensNone, 1, w.nodes[1:], true)
+		r.end(e)
+		rep := verify(t, w)
+		if name != "allowed" {
+			expect(t, rep, Fail, ".steps")
+			continue
+		}
+		expect(t, rep, PassSimulated, "")
+		if x := rep.Runs[0]; x.Excluded != 1 || x.Unasked != 1 || !strings.Contains(rep.Text(), "1 of them because the ServerApp asked others") {
+			t.Errorf("%+v\n%s", x, rep.Text())
+		}
+		for k := range w.blobs {
+			if k.role == receipt.RoleExcluded { // another reason than the step says
+				w.blobs[k] = receipt.Excluded{{Node: w.nodes[0].key.Public().ID(), Code: receipt.Late}}.Encode()
+			}
+		}
+		expect(t, verify(t, w), Fail, ".step[2]")
+	}
+}
+
 func TestDropouts(t *testing.T) {
 	t.Parallel()
 	allow := func(p *policy.Policy) { p.Release.Dropouts = policy.DropoutsAllow }
@@ -174,6 +221,71 @@ func TestStatementLeftOut(t *testing.T) {
 	r.step(e, receipt.OpensNone, 1, w.nodes, true)
 	r.end(e)
 	expect(t, verify(t, w), Incomplete, ".statements")
+}
+
+// TestSignedApp: an app that the policy does not list counts by the signatures that stood in
+// the log before the run, by keys that nobody had denied then.
+func TestSignedApp(t *testing.T) {
+	t.Parallel()
+	ada, bob, bundle := key("app ada"), key("app bob"), cose.Digest{0xab}
+	sign := func(w *world, s *cose.Signer) {
+		raw, err := policy.SignApp(s, policy.AppSignature{Federation: w.policy.FederationID(), App: "lab/app", Version: "1", Digest: bundle})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.log(raw)
+	}
+	deny := func(w *world, s *cose.Signer) {
+		id := s.Public().ID()
+		raw, err := policy.SignDenial(key("b policy"), "b", policy.Denial{Federation: w.policy.FederationID(), Kind: policy.DenyKey, Value: id[:]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.log(raw)
+	}
+	for name, c := range map[string]struct {
+		before, after func(w *world)
+		good          bool
+	}{
+		"nobody":             {func(*world) {}, nil, false},
+		"one":                {func(w *world) { sign(w, ada) }, nil, true},
+		"afterwards":         {func(*world) {}, func(w *world) { sign(w, ada) }, false},
+		"a stranger":         {func(w *world) { sign(w, key("mallory")) }, nil, false},
+		"denied":             {func(w *world) { sign(w, ada); deny(w, ada) }, nil, false},
+		"denied, and others": {func(w *world) { deny(w, ada); sign(w, ada); sign(w, bob) }, nil, true},
+		"denied afterwards":  {func(w *world) { sign(w, ada) }, func(w *world) { deny(w, ada) }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, func(p *policy.Policy) {
+				a := policy.SignedApp{App: "lab/app", Signers: []cose.Key{ada.Public(), bob.Public()}, Threshold: 1, Strategies: []string{"fedavg"}, MaxRounds: 5}
+				slices.SortFunc(a.Signers, func(x, y cose.Key) int { return bytes.Compare(x.Encode(), y.Encode()) })
+				p.SignedApps = []policy.SignedApp{a}
+			})
+			w.app = bundle
+			c.before(w)
+			e := w.boot()
+			r := e.begin()
+			r.step(e, receipt.OpensTrain, 1, nil, true)
+			r.step(e, receipt.OpensNone, 1, w.nodes, true)
+			r.end(e)
+			if c.after != nil {
+				c.after(w)
+				w.checkpoint("a", "b")
+			}
+			rep := verify(t, w)
+			if !c.good {
+				expect(t, rep, Fail, ".policy")
+				return
+			}
+			expect(t, rep, PassSimulated, "")
+			if x := rep.Runs[0]; x.AppName != "lab/app" || len(x.Signers) != 1 || !strings.Contains(rep.Text(), "signed by    key "+x.Signers[0].String()) {
+				t.Errorf("%+v\n%s", x, rep.Text())
+			}
+			if since := name == "denied afterwards"; since != (len(rep.DeniedSince) == 1) {
+				t.Errorf("denied since: %q", rep.DeniedSince)
+			}
+		})
+	}
 }
 
 func TestDenials(t *testing.T) {

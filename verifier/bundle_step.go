@@ -78,6 +78,7 @@ func (a *audit) countStep(r *runAudit, s placedStatement, members map[string]boo
 	r.report.Released++
 	r.report.Inputs += b.InputsCount
 	r.report.Excluded += b.ExcludedCount
+	r.report.Unasked += b.Unasked
 	r.report.Output = b.OutputsRoot
 }
 
@@ -192,8 +193,8 @@ func (a *audit) checkExcluded(r *runAudit, digest cose.Digest, step *receipt.Ste
 			return err
 		}
 	}
-	if list.Root() != step.ExcludedRoot || list.Counts() != step.ExcludedCodes {
-		return fmt.Errorf("root %s and reasons %+v, the step says %s and %+v", list.Root().Short(), list.Counts(), step.ExcludedRoot.Short(), step.ExcludedCodes)
+	if counts, unasked := list.Counts(); list.Root() != step.ExcludedRoot || counts != step.ExcludedCodes || unasked != step.Unasked {
+		return fmt.Errorf("root %s, reasons %+v and %d not asked, the step says %s, %+v and %d", list.Root().Short(), counts, unasked, step.ExcludedRoot.Short(), step.ExcludedCodes, step.Unasked)
 	}
 	all := make(map[cose.Digest]bool, len(r.cohort))
 	for _, n := range inputs {

@@ -28,6 +28,7 @@ type world struct {
 	policy  *policy.Policy
 	chain   *policy.Chain
 	clock   time.Time
+	app     cose.Digest // that runs are of; the policy's first
 
 	entries  [][]byte
 	points   []receipt.Item // checkpoints
@@ -79,6 +80,7 @@ func newWorld(t testing.TB, change ...func(*policy.Policy)) *world {
 	for _, f := range change {
 		f(w.policy)
 	}
+	w.app = w.policy.Apps[0].Digest
 	var approvals [][]byte
 	for _, id := range []policy.MemberID{"a", "b", "c"} {
 		raw, err := policy.Approve(key(string(id)+" policy"), id, w.policy)
@@ -243,6 +245,7 @@ type testRun struct {
 	last    *receipt.Statement // the newest step
 	seq     uint64
 	attempt uint64
+	left    receipt.Code // why nodes are left out; 0 is Late
 }
 
 func (w *world) cohort() receipt.Cohort {
@@ -263,11 +266,11 @@ func (e *testEnclave) begin(change ...func(*receipt.Run)) *testRun {
 	c := w.cohort()
 	w.blobs[blobKey{receipt.RoleCohort, c.Digest()}] = c.Encode()
 	request := w.nodes[0].statement(w, receipt.KindRunRequest, cose.Digest{}, &receipt.RunRequest{
-		App: w.policy.Apps[0].Digest, Config: cose.Digest{9}, Strategy: "fedavg", Rounds: 2, ResultsTo: "a", NotAfter: 1 << 40, Nonce: [32]byte{7},
+		App: w.app, Config: cose.Digest{9}, Strategy: w.policy.Apps[0].Strategies[0], Rounds: 2, ResultsTo: "a", NotAfter: 1 << 40, Nonce: [32]byte{7},
 	})
 	w.blobs[blobKey{receipt.RoleRequest, request.Digest()}] = request.Raw()
 	b := &receipt.Run{
-		Request: request.Digest(), Requester: w.nodes[0].key.Public().ID(), App: w.policy.Apps[0].Digest, Config: cose.Digest{9}, Strategy: "fedavg",
+		Request: request.Digest(), Requester: w.nodes[0].key.Public().ID(), App: w.app, Config: cose.Digest{9}, Strategy: "fedavg",
 		Class: receipt.ClassMixing, Exposure: "aggregate", Rounds: 2, Cohort: c.Digest(), Nodes: uint64(len(c)), Members: c.Members(),
 		DownlinkCommit: cose.Digest{5}, Dropouts: w.policy.Release.Dropouts, Numeric: "f32/f64/tree/rne", Evidence: e.evidence, RunID: 42,
 	}
@@ -314,11 +317,12 @@ func (r *testRun) repeat(e *testEnclave, prev *receipt.Statement, opens string, 
 	if r.seq > 1 {
 		for _, n := range w.nodes {
 			if !slices.Contains(contributors, n) {
-				excluded = append(excluded, receipt.Exclusion{Node: n.key.Public().ID(), Code: receipt.Late})
+				excluded = append(excluded, receipt.Exclusion{Node: n.key.Public().ID(), Code: max(r.left, receipt.Late)})
 			}
 		}
 		excluded.Sort()
-		b.ExcludedRoot, b.ExcludedCount, b.ExcludedCodes = excluded.Root(), uint64(len(excluded)), excluded.Counts()
+		b.ExcludedRoot, b.ExcludedCount = excluded.Root(), uint64(len(excluded))
+		b.ExcludedCodes, b.Unasked = excluded.Counts()
 	}
 	for _, f := range change {
 		f(b)

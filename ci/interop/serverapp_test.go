@@ -17,21 +17,23 @@ import (
 
 // TestServerApp runs apps whose own ServerApp aggregates, in the enclave, with each version
 // of Flower there: a strategy of the app's own, which also asks a question; a wrapper of
-// Flower's that adds noise; and a NumPyClient with a strategy from before the Message API.
-// The second node has another version.
+// Flower's that adds noise; a strategy of Flower's that evaluates at some nodes; and a
+// NumPyClient with one from before the Message API. The second node has another version.
 func TestServerApp(t *testing.T) {
 	envs := environments(t)
 	for i, env := range envs {
 		other := envs[(i+1)%len(envs)]
 		t.Run(filepath.Base(env), func(t *testing.T) {
 			// Each round adds the median of 1, 2 and 3.
-			own := newOwner(t, env, other, "testdata/own", map[string]any{"num-server-rounds": int64(2), "mode": "median"}, map[string]any{"num-server-rounds": int64(2), "mode": "private"})
+			own := newOwner(t, env, other, "testdata/own", map[string]any{"num-server-rounds": int64(2), "mode": "median"}, map[string]any{"num-server-rounds": int64(2), "mode": "private"},
+				map[string]any{"num-server-rounds": int64(2), "mode": "sampled"})
 			own.refused("does not list this run config", "run", own.app, "my-node", "-c", `mode="other"`)
 			own.run(nil, "its own ServerApp aggregates", "[ROUND 1/2] train: 3 contributions  loss 0.611111", "[ROUND 2/2] evaluate: 3 contributions  accuracy 4", "query: 3 contributions")
 			// What follows is Flower's own code on both sides of the same calls: one version each
 			// will do.
 			if i == len(envs)-1 {
 				own.run([]string{"-c", `mode="private"`}, "[ROUND 2/2] evaluate: 3 contributions  accuracy ")
+				own.run([]string{"-c", `mode="sampled"`}, "[ROUND 2/2] train: 3 contributions", "[ROUND 2/2] evaluate: 2 contributions (1 excluded)  accuracy ")
 			}
 			if i == 0 {
 				newOwner(t, env, other, "testdata/legacy", map[string]any{"num-server-rounds": int64(2)}).run(nil, "[ROUND 2/2] evaluate: 3 contributions")
@@ -72,7 +74,7 @@ func (u *user) aggregates(digest [32]byte, configs ...map[string]any) []ci.Optio
 		u.t.Fatal(err)
 	}
 	return []ci.Option{ci.ServerApps(a), ci.Policy(func(p *policy.Policy) {
-		x := p.App(digest)
+		x := p.App(digest, nil)
 		x.Exposure, x.Strategies = policy.ExposureIndividual, []string{policy.StrategyCustom}
 		for _, c := range configs {
 			x.Configs = append(x.Configs, policy.ConfigDigest(c))
@@ -80,6 +82,7 @@ func (u *user) aggregates(digest [32]byte, configs ...map[string]any) []ci.Optio
 		slices.SortFunc(x.Configs, func(a, b policy.Digest) int { return bytes.Compare(a[:], b[:]) })
 		p.Nodes.MessageTypes = []string{"evaluate", "query", "train"}
 		p.Nodes.MetricKeys = nil
+		p.Release.Cohort, p.Release.Dropouts = policy.CohortSampled, policy.DropoutsAllow
 	})}
 }
 

@@ -19,12 +19,14 @@ import (
 func newAppCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "app",
-		Short: "Look into Flower app bundles, and approve them on your own node",
+		Short: "Look into Flower app bundles, sign them, and approve them on your own node",
 		Long: `App is about Flower app bundles (FABs): what "flwr build" makes of an app's folder and "flwr run" sends.
 A node starts nothing of a bundle before two have said yes to its hash: the federation's members, whose
-policy lists it under apps, and this node's own owner, with "concordat app approve".`,
+policy lists it under apps, or under signed_apps those who sign it, and this node's own owner, with
+"concordat app approve".`,
 	}
-	cmd.AddCommand(newAppShowCommand(), newAppApproveCommand(), newAppRevokeCommand(), newAppListCommand())
+	cmd.AddCommand(newAppShowCommand(), newAppApproveCommand(), newAppRevokeCommand(), newAppListCommand(),
+		newAppKeyCommand(), newAppSignCommand(), newAppPublishCommand())
 	return cmd
 }
 
@@ -118,8 +120,8 @@ func newAppApproveCommand() *cobra.Command {
 		Use:   "approve FILE.fab",
 		Short: "Allow a bundle on your own node",
 		Long: `Approve installs a bundle on the node and allows it there: the owner's own word, without which the node
-starts nothing of it. Every member's node needs it. The policy must list the bundle's digest as well before
-a run of it starts; in which order the two happen does not matter.`,
+starts nothing of it. Every member's node needs it. The policy must list the bundle's digest as well, or
+let it in by its signers, before a run of it starts; in which order these happen does not matter.`,
 		Example: "  concordat app approve concordat.quickstart.1-0-0.3f9a12c0.fab",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -136,7 +138,7 @@ a run of it starts; in which order the two happen does not matter.`,
 				return emit(cmd, v, func(w io.Writer) {
 					fmt.Fprintf(w, "approved %s %s, digest %s\n", v.Name, v.Version, v.Digest)
 					if !v.InPolicy {
-						fmt.Fprintln(w, "next: the policy does not list it yet; its members add it to apps and sign (\"concordat policy\")")
+						fmt.Fprintln(w, "next: the policy does not list it yet; its members add it to apps and sign (\"concordat policy\"), or its signers sign it (\"concordat app sign\")")
 					}
 				})
 			})

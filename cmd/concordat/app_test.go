@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,7 +14,10 @@ import (
 	"google.golang.org/grpc/status"
 
 	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
+	"github.com/concordat/concordat/internal/cose"
 	"github.com/concordat/concordat/internal/flower/fab"
+	"github.com/concordat/concordat/policy"
+	"github.com/concordat/concordat/policy/source"
 )
 
 const (
@@ -44,6 +48,89 @@ func (n *tellingNode) ListApps(context.Context, *concordatv1.ListAppsRequest) (*
 		r.Apps = append(r.Apps, n.approved)
 	}
 	return r, nil
+}
+
+func (n *tellingNode) PublishApp(_ context.Context, q *concordatv1.PublishAppRequest) (*concordatv1.PublishAppResponse, error) {
+	p := n.signers
+	if p == nil {
+		return nil, status.Error(codes.InvalidArgument, "no signers")
+	}
+	a, key, err := p.VerifyAppSignature(q.GetSignature())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	return &concordatv1.PublishAppResponse{Name: a.App, Version: a.Version, Digest: a.Digest[:], Signer: key[:], Signed: 1, Threshold: 2}, nil
+}
+
+// TestAppSign: a key of "app key", in the policy, signs a bundle of its app, and no other.
+func TestAppSign(t *testing.T) {
+	t.Parallel()
+	n, address := listening(t)
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	run := func(args ...string) (string, error) {
+		root := newRootCommand()
+		var out bytes.Buffer
+		root.SetOut(&out)
+		root.SetErr(&out)
+		root.SetArgs(append([]string{"app"}, args...))
+		err := root.ExecuteContext(t.Context())
+		return out.String(), err
+	}
+	var made struct{ Key, ID string }
+	for _, name := range []string{"app.key", "stranger.key"} {
+		out, err := run("key", "--out", path(name), "--output", "json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name == "app.key" {
+			if err := json.Unmarshal([]byte(out), &made); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := run("key", "--out", path("app.key")); err == nil {
+		t.Error("a key was overwritten")
+	}
+	k, err := source.ParseKey(made.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := simulatedPolicy()
+	p.SimulatedRoots, p.Platforms = []policy.Digest{{1}}, policy.Platforms{TDX: &policy.TDX{MRTD: []policy.Hex{make([]byte, 48)}, Statuses: []string{"UpToDate"}, MinEvaluation: 1, AnyPlatform: true, XFAMMask: 3, MRSignerSEAM: make([]byte, 48)}}
+	p.SignedApps = []policy.SignedApp{{App: "concordat/quickstart", Signers: []cose.Key{k, testKey("other").Public()}, Threshold: 2, Strategies: []string{"fedavg"}, MaxRounds: 5}}
+	slices.SortFunc(p.SignedApps[0].Signers, func(a, b cose.Key) int { return bytes.Compare(a.Encode(), b.Encode()) })
+	var approvals [][]byte
+	for _, m := range p.Members[:p.Approvals] {
+		a, err := policy.Approve(testKey(string(m.ID)+" policy"), m.ID, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		approvals = append(approvals, a)
+	}
+	chain, err := policy.NewChain(p.Encode(), approvals)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path("federation.policy"), chain.Encode(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.signers = p
+	sign := func(key string) (string, error) {
+		return run("sign", fabFile, "--key", path(key), "--policy", path("federation.policy"), "--out", path(key+".sig"))
+	}
+	if out, err := sign("stranger.key"); err == nil || !strings.Contains(err.Error(), "is no key of a signer of concordat/quickstart") {
+		t.Errorf("a stranger signs: %v\n%s", err, out)
+	}
+	if out, err := sign("app.key"); err != nil || !strings.Contains(out, "signed concordat/quickstart 1.0.0, digest "+fabDigest) || !strings.Contains(out, "wants 2 of its 2 signers") {
+		t.Fatalf("sign: %v\n%s", err, out)
+	}
+	if out, err := run("publish", path("app.key.sig"), "--control", address); err != nil || !strings.Contains(out, "digest "+fabDigest+": signed by 1, the policy wants 2") {
+		t.Errorf("publish: %v\n%s", err, out)
+	}
+	if _, err := run("publish", path("federation.policy"), "--control", address); err == nil {
+		t.Error("a policy was published as a signature")
+	}
 }
 
 func (n *tellingNode) StopRun(_ context.Context, q *concordatv1.StopRunRequest) (*concordatv1.StopRunResponse, error) {

@@ -20,6 +20,7 @@ import (
 
 	concordatv1 "github.com/concordat/concordat/api/concordat/v1"
 	"github.com/concordat/concordat/chunkstore/object"
+	"github.com/concordat/concordat/policy"
 )
 
 // tellingNode is a node that tells of one completed and one failed run.
@@ -28,6 +29,7 @@ type tellingNode struct {
 	started  *concordatv1.StartRunRequest
 	approved *concordatv1.App
 	stopped  []byte
+	signers  *policy.Policy // that names them
 }
 
 var (

@@ -1,6 +1,7 @@
 package flower
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -23,8 +24,9 @@ const (
 // The names of records that the enclave adds to what apps get begin with RecordOwn; no app
 // gets them, and none may use such a name. Those of RecordState hold what the strategy
 // needs in the next round. Where the app's own ServerApp aggregates, RecordTerms is a
-// config with the type and the group of its message, and RecordTotals holds the metrics of
-// the members together, as a native strategy would make them.
+// config with the type and the group of its message and, unless all get it, the nodes that
+// do, and RecordTotals holds the metrics of the members together, as a native strategy
+// would make them.
 const (
 	RecordOwn    = "concordat."
 	RecordState  = RecordOwn + "state."
@@ -36,17 +38,29 @@ const (
 const (
 	termsType  = "type"
 	termsGroup = "group"
+	termsTo    = "to"
 )
 
 // Terms are how Flower's message around a content is labelled.
 type Terms struct {
 	Type  string // "train", "evaluate" or "query", with ".action" if it has one
 	Group string
+	To    []uint64 // numbers of the nodes that it goes to ([NodeNumber]), ascending; nil: all of the cohort
+}
+
+// Asks reports whether the message goes to a node. Others do not answer it.
+func (t Terms) Asks(number uint64) bool {
+	_, found := slices.BinarySearch(t.To, number)
+	return t.To == nil || found
 }
 
 // Record returns the terms as the record [RecordTerms].
 func (t Terms) Record() object.ConfigRecord {
-	return object.ConfigRecord{{Key: termsType, Value: object.String(t.Type)}, {Key: termsGroup, Value: object.String(t.Group)}}
+	c := object.ConfigRecord{{Key: termsType, Value: object.String(t.Type)}, {Key: termsGroup, Value: object.String(t.Group)}}
+	if t.To != nil {
+		c = append(c, object.ValueItem{Key: termsTo, Value: object.Uints(t.To)})
+	}
+	return c
 }
 
 // TermsOf reads the record [RecordTerms] of d. opens is what the step opens, which the
@@ -56,10 +70,16 @@ func TermsOf(d object.RecordDict, opens string) (Terms, error) {
 	kind, okType := c.Get(termsType).(object.String)
 	group, okGroup := c.Get(termsGroup).(object.String)
 	base, _, _ := strings.Cut(string(kind), ".")
-	if len(c) != 2 || !okType || !okGroup || base != opens {
+	t := Terms{Type: string(kind), Group: string(group)}
+	known := 2
+	if to, some := c.Get(termsTo).(object.Uints); some {
+		t.To, known = to, 3
+	}
+	if len(c) != known || !okType || !okGroup || base != opens || known == 3 && len(t.To) == 0 ||
+		!slices.IsSortedFunc(t.To, func(a, b uint64) int { return cmp.Or(cmp.Compare(a, b), -1) }) {
 		return Terms{}, fmt.Errorf("%w: a message of the ServerApp without its terms", ErrRefused)
 	}
-	return Terms{Type: string(kind), Group: string(group)}, nil
+	return t, nil
 }
 
 // recordBundle is where a run request has the app's bundle.

@@ -2,6 +2,7 @@ package source
 
 import (
 	"reflect"
+	"slices"
 
 	"github.com/concordat/concordat/attestation/snp"
 	"github.com/concordat/concordat/policy"
@@ -50,6 +51,7 @@ var fields = map[reflect.Type][]field{
 		{goName: "Apps", name: "apps", doc: "the applications that may run; an empty list lets none run"},
 		{goName: "Release", name: "release", doc: "what may leave the enclave"},
 		{goName: "Nodes", name: "nodes", doc: "what nodes may be asked to do"},
+		{goName: "SignedApps", name: "signed_apps", doc: "applications whose bundles may run, without standing under apps, once their signers have signed them", form: formOptional},
 	},
 	reflect.TypeFor[policy.Member](): {
 		{goName: "ID", name: "id", doc: "a role such as hospital-a: 1 to 63 of a-z, 0-9 and '-'; it stands in the log, so no name of a person"},
@@ -164,11 +166,19 @@ var fields = map[reflect.Type][]field{
 		{goName: "Strategies", name: "strategies", doc: "how it may aggregate; selecting strategies and custom (the app's own code) need exposure individual", words: policy.Strategies()},
 		{goName: "MaxRounds", name: "max_rounds", doc: "rounds of one run"},
 	},
+	reflect.TypeFor[policy.SignedApp](): {
+		{goName: "App", name: "app", doc: "publisher/name of the bundles, as their pyproject.toml says"},
+		{goName: "Signers", name: "signers", doc: "keys of concordat app key, for this app alone"},
+		{goName: "Threshold", name: "threshold", doc: "signers that must have signed a bundle"},
+		{goName: "Configs", name: "configs", doc: "digests of the accepted effective configurations, or any", form: formAny},
+		{goName: "Strategies", name: "strategies", doc: "how it may aggregate; the exposure of signed bundles is aggregate", words: mixing()},
+		{goName: "MaxRounds", name: "max_rounds", doc: "rounds of one run"},
+	},
 	reflect.TypeFor[policy.Release](): {
 		{goName: "MinContributors", name: "min_contributors", doc: "members with weight in every result, at least 2; members are counted, not nodes"},
 		{goName: "Collusion", name: "collusion", doc: "members that may work together against one; min_contributors is at least two more"},
 		{goName: "MaxWeightShare", name: "max_weight_share", doc: "largest share of one member in a result; 0.6 is usual", form: formShare},
-		{goName: "Cohort", name: "cohort", doc: "fixed: the members of a run are those that it starts with", words: []string{policy.CohortFixed}},
+		{goName: "Cohort", name: "cohort", doc: "fixed: every step asks all members of the run; sampled: a ServerApp may ask some, and results over different sets can be compared (wants dropouts: allow)", words: []string{policy.CohortFixed, policy.CohortSampled}},
 		{goName: "Dropouts", name: "dropouts", doc: "refuse: a step without one of the cohort fails; allow: results over different sets can be compared", words: []string{policy.DropoutsAllow, policy.DropoutsRefuse}},
 		{goName: "Downlink", name: "downlink", doc: "broadcast: every node is sent the same; per_node: each may be sent something else", words: []string{policy.DownlinkShared, policy.DownlinkPerNode}},
 		{goName: "MaxMetricBytes", name: "max_metric_bytes", doc: "of the metrics in one message"},
@@ -188,4 +198,12 @@ func (f *field) of(v reflect.Value) reflect.Value { return v.FieldByName(f.goNam
 // isZero reports whether the field may be left out of what is rendered.
 func (f *field) omits(v reflect.Value) bool {
 	return f.form.optional() && (v.IsZero() || v.Kind() == reflect.Slice && v.Len() == 0)
+}
+
+// mixing are the strategies that need no exposure of single updates.
+func mixing() []string {
+	return slices.DeleteFunc(policy.Strategies(), func(name string) bool {
+		class, _ := policy.StrategyClass(name)
+		return class != policy.ClassMixing
+	})
 }

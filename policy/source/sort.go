@@ -55,6 +55,8 @@ func sortKey(v reflect.Value) string {
 		return string(x.Digest[:])
 	case policy.App:
 		return string(x.Digest[:])
+	case policy.SignedApp:
+		return x.App
 	}
 	return v.String()
 }

@@ -344,3 +344,32 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestSignedApps: signed_apps may be left out; where it stands, it is sorted as everything
+// else, and comes back.
+func TestSignedApps(t *testing.T) {
+	t.Parallel()
+	key := func(digit string) string { return keyPrefix + strings.Repeat(digit, 64) }
+	entry := func(app, signers string) string {
+		return "  - app: " + app + "\n    signers: [" + signers + "]\n    threshold: 1\n    configs: any\n    strategies: [fedavg]\n    max_rounds: 3\n"
+	}
+	block := "signed_apps:\n" + entry("b/b", key("3")) + entry("a/a", key("2")+", "+key("1"))
+	p, err := Parse(append(example(t), block...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.SignedApps) != 2 || p.SignedApps[0].App != "a/a" || FormatKey(p.SignedApps[0].Signers[0]) != key("1") {
+		t.Errorf("%+v", p.SignedApps)
+	}
+	again, err := Parse(Render(p))
+	if err != nil || again.Digest() != p.Digest() {
+		t.Errorf("rendered: %v\n%s", err, Render(p))
+	}
+	without, err := Parse(example(t))
+	if err != nil || without.SignedApps != nil || strings.Contains(string(Render(without)), "signed_apps") {
+		t.Errorf("without: %v\n%s", err, Render(without))
+	}
+	if _, err := Parse([]byte(string(example(t)) + strings.Replace(block, "[fedavg]", "[custom]", 1))); err == nil || !strings.Contains(err.Error(), "signed_apps[0].strategies[0]") {
+		t.Errorf("custom: %v", err)
+	}
+}

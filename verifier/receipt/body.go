@@ -87,7 +87,7 @@ type Step struct {
 	Members        uint64         `cbor:"8,keyasint"`  // distinct members whose weight is above 0
 	ExcludedRoot   Digest         `cbor:"9,keyasint"`  // over merkle.ExcludedEntry, sorted by node; may be none
 	ExcludedCount  uint64         `cbor:"10,keyasint"` // nodes of the cohort that are not among the inputs
-	ExcludedCodes  ExcludedCounts `cbor:"11,keyasint"` // their sum is ExcludedCount
+	ExcludedCodes  ExcludedCounts `cbor:"11,keyasint"` // with Unasked, their sum is ExcludedCount
 	OutputsRoot    Digest         `cbor:"12,keyasint"` // over merkle.ChunkEntry, manifest first; none only where Opens is none
 	OutputsCount   uint64         `cbor:"13,keyasint"`
 	Cohort         Digest         `cbor:"14,keyasint"` // [Cohort.Digest], equal to the run's
@@ -98,6 +98,9 @@ type Step struct {
 	EpsilonMicro   uint64         `cbor:"19,keyasint"` // privacy budget charged to the run so far, millionths of epsilon
 	Generation     uint32         `cbor:"20,keyasint"` // of D_run
 	DownlinkCommit Digest         `cbor:"21,keyasint"` // of D_run in that generation
+	// Unasked are the nodes of the cohort that the ServerApp sent no message, where the
+	// policy lets it choose. It was not there in the first form of the statement.
+	Unasked uint64 `cbor:"22,keyasint,omitempty"`
 }
 
 // Ack says that a node has signed this step and will sign no other in its place

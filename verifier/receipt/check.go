@@ -134,8 +134,8 @@ func (b *Step) check() error {
 		return fmt.Errorf("%d excluded with root %q", b.ExcludedCount, b.ExcludedRoot.Short())
 	case b.ExcludedCount > MaxCohort:
 		return fmt.Errorf("%d excluded, limit %d", b.ExcludedCount, MaxCohort)
-	case b.ExcludedCodes.sum() != b.ExcludedCount:
-		return fmt.Errorf("%d excluded, but %d by reason", b.ExcludedCount, b.ExcludedCodes.sum())
+	case b.Unasked > b.ExcludedCount || b.ExcludedCodes.sum() != b.ExcludedCount-b.Unasked:
+		return fmt.Errorf("%d excluded, but %d by reason and %d not asked", b.ExcludedCount, b.ExcludedCodes.sum(), b.Unasked)
 	case b.OutputsRoot.IsZero() != (b.OutputsCount == 0):
 		return fmt.Errorf("%d outputs with root %q", b.OutputsCount, b.OutputsRoot.Short())
 	case b.OutputsCount == 0 && b.Opens != OpensNone:

@@ -102,16 +102,18 @@ func (c Cohort) Member(node Digest) (string, bool) {
 	return "", false
 }
 
-// Code is why a node of the cohort is not among a step's inputs: one of four
+// Code is why a node of the cohort is not among a step's inputs: one of a few
 // coarse reasons, so that the log tells rivals nothing (protocol F20).
 type Code uint8
 
-// The reasons. Late is also a contributor that did not ack in time.
+// The reasons. Late is also a contributor that did not ack in time. Unasked is a node
+// that the ServerApp sent no message.
 const (
 	Late       Code = 1
 	Invalid    Code = 2
 	ByPolicy   Code = 3
 	ClippedOut Code = 4
+	Unasked    Code = 5
 )
 
 // String returns the reason as reports spell it.
@@ -125,11 +127,13 @@ func (c Code) String() string {
 		return "policy"
 	case ClippedOut:
 		return "clipped_out"
+	case Unasked:
+		return "unasked"
 	}
 	return fmt.Sprintf("code %d", uint8(c))
 }
 
-// ExcludedCounts counts excluded nodes by reason.
+// ExcludedCounts counts excluded nodes by reason, but those that were not asked.
 type ExcludedCounts struct {
 	_          struct{} `cbor:",toarray"`
 	Late       uint64
@@ -164,7 +168,7 @@ func ParseExcluded(b []byte) (Excluded, error) {
 	}
 	for i, x := range e {
 		switch {
-		case x.Node.IsZero() || x.Code < Late || x.Code > ClippedOut:
+		case x.Node.IsZero() || x.Code < Late || x.Code > Unasked:
 			return nil, fmt.Errorf("excluded: node %s with %v", x.Node.Short(), x.Code)
 		case i > 0 && bytes.Compare(e[i-1].Node[:], x.Node[:]) >= 0:
 			return nil, errors.New("excluded: not sorted")
@@ -190,8 +194,8 @@ func (e Excluded) Root() Digest {
 	return t.Root()
 }
 
-// Counts returns the number of nodes by reason.
-func (e Excluded) Counts() (c ExcludedCounts) {
+// Counts returns the number of nodes by reason, and of those that were not asked.
+func (e Excluded) Counts() (c ExcludedCounts, unasked uint64) {
 	for _, x := range e {
 		switch x.Code {
 		case Late:
@@ -202,7 +206,9 @@ func (e Excluded) Counts() (c ExcludedCounts) {
 			c.ByPolicy++
 		case ClippedOut:
 			c.ClippedOut++
+		case Unasked:
+			unasked++
 		}
 	}
-	return c
+	return c, unasked
 }

@@ -18,6 +18,7 @@ type Rules struct {
 	MinContributors uint64   // distinct members with weight above 0 in every release
 	Collusion       uint64   // t: at least t+2 members are demanded
 	Dropouts        string   // "refuse": inputs must be the whole cohort; "allow"
+	Sampled         bool     // a ServerApp may ask some of the cohort
 	Opens           []string // what a step may open, beside [OpensNone]
 	StepsPerEpoch   uint64   // steps that one enclave epoch may sign in this run
 }
@@ -261,7 +262,7 @@ func (c *StepChain) checkTerms(b *Step, round uint64, gen generation) error {
 // each node of the cohort either contributed or is excluded.
 func (c *StepChain) checkInputs(b *Step) error {
 	if b.Seq == 1 {
-		if b.InputsCount != 0 || b.ExcludedCount != 0 || b.Members != 0 {
+		if b.InputsCount != 0 || b.ExcludedCount != 0 || b.Members != 0 { // nor Unasked, a part of ExcludedCount
 			return refuse("step 1 has %d inputs and %d excluded nodes", b.InputsCount, b.ExcludedCount)
 		}
 		return nil
@@ -277,6 +278,8 @@ func (c *StepChain) checkInputs(b *Step) error {
 		return refuse("step %d counts %d contributing members, the cohort has %d", b.Seq, b.Members, c.body.Members)
 	case c.body.Dropouts == "refuse" && b.ExcludedCount != 0:
 		return refuse("step %d excludes %d nodes, the run allows no dropouts", b.Seq, b.ExcludedCount)
+	case b.Unasked > 0 && (c.body.Class != ClassCustom || !c.rules.Sampled):
+		return refuse("step %d asked %d nodes less than the cohort has, and is to ask all", b.Seq, b.Unasked)
 	}
 	return nil
 }

@@ -214,6 +214,30 @@ func TestStepRules(t *testing.T) {
 		s.extend(one)
 		refused(t, s.chain.Extend(s.step(e, one, 2, 1, 9)), "no dropouts")
 	})
+	t.Run("sampled", func(t *testing.T) {
+		unasked := func(b *Step) { b.ExcludedCodes.Late, b.Unasked = 0, 1 }
+		for name, c := range map[string]struct {
+			class   string
+			sampled bool
+			want    string
+		}{
+			"":           {ClassCustom, true, ""},
+			"by policy":  {ClassCustom, false, "is to ask all"},
+			"a strategy": {ClassMixing, true, "is to ask all"},
+		} {
+			s := newSim(t, e, func(b *Run, r *Rules) { b.Class, r.Sampled = c.class, c.sampled })
+			one := s.step(e, s.run, 1, 1, 0)
+			s.extend(one)
+			two := s.step(e, one, 2, 1, 9, unasked)
+			if c.want == "" {
+				s.extend(two)
+				continue
+			}
+			if err := s.chain.Extend(two); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
 	t.Run("inputs in step 1", func(t *testing.T) {
 		s := newSim(t, e)
 		refused(t, s.chain.Extend(s.step(e, s.run, 1, 1, 9)), "step 1 has 3 inputs")

@@ -692,6 +692,150 @@ func (x *ListAppsResponse) GetApps() []*App {
 	return nil
 }
 
+type PublishAppRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Signature     []byte                 `protobuf:"bytes,1,opt,name=signature,proto3" json:"signature,omitempty"` // as "concordat app sign" wrote it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishAppRequest) Reset() {
+	*x = PublishAppRequest{}
+	mi := &file_concordat_v1_control_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishAppRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishAppRequest) ProtoMessage() {}
+
+func (x *PublishAppRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_control_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishAppRequest.ProtoReflect.Descriptor instead.
+func (*PublishAppRequest) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PublishAppRequest) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+type PublishAppResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Statement     []byte                 `protobuf:"bytes,1,opt,name=statement,proto3" json:"statement,omitempty"`  // digest of the signature
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`            // "publisher/name" of the app
+	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`      // of the bundle, as the signer says
+	Digest        []byte                 `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`        // of the bundle
+	Signer        []byte                 `protobuf:"bytes,5,opt,name=signer,proto3" json:"signer,omitempty"`        // id of the key
+	Signed        uint64                 `protobuf:"varint,6,opt,name=signed,proto3" json:"signed,omitempty"`       // signers of the bundle in the log, this one counted
+	Threshold     uint64                 `protobuf:"varint,7,opt,name=threshold,proto3" json:"threshold,omitempty"` // that the policy wants
+	Logged        bool                   `protobuf:"varint,8,opt,name=logged,proto3" json:"logged,omitempty"`       // the log showed it before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PublishAppResponse) Reset() {
+	*x = PublishAppResponse{}
+	mi := &file_concordat_v1_control_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PublishAppResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PublishAppResponse) ProtoMessage() {}
+
+func (x *PublishAppResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_concordat_v1_control_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PublishAppResponse.ProtoReflect.Descriptor instead.
+func (*PublishAppResponse) Descriptor() ([]byte, []int) {
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *PublishAppResponse) GetStatement() []byte {
+	if x != nil {
+		return x.Statement
+	}
+	return nil
+}
+
+func (x *PublishAppResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PublishAppResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *PublishAppResponse) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *PublishAppResponse) GetSigner() []byte {
+	if x != nil {
+		return x.Signer
+	}
+	return nil
+}
+
+func (x *PublishAppResponse) GetSigned() uint64 {
+	if x != nil {
+		return x.Signed
+	}
+	return 0
+}
+
+func (x *PublishAppResponse) GetThreshold() uint64 {
+	if x != nil {
+		return x.Threshold
+	}
+	return 0
+}
+
+func (x *PublishAppResponse) GetLogged() bool {
+	if x != nil {
+		return x.Logged
+	}
+	return false
+}
+
 // An app that a node may be asked to run.
 type App struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -707,7 +851,7 @@ type App struct {
 
 func (x *App) Reset() {
 	*x = App{}
-	mi := &file_concordat_v1_control_proto_msgTypes[14]
+	mi := &file_concordat_v1_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +863,7 @@ func (x *App) String() string {
 func (*App) ProtoMessage() {}
 
 func (x *App) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[14]
+	mi := &file_concordat_v1_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +876,7 @@ func (x *App) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use App.ProtoReflect.Descriptor instead.
 func (*App) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{14}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *App) GetDigest() []byte {
@@ -787,7 +931,7 @@ type WatchRunsRequest struct {
 
 func (x *WatchRunsRequest) Reset() {
 	*x = WatchRunsRequest{}
-	mi := &file_concordat_v1_control_proto_msgTypes[15]
+	mi := &file_concordat_v1_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +943,7 @@ func (x *WatchRunsRequest) String() string {
 func (*WatchRunsRequest) ProtoMessage() {}
 
 func (x *WatchRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[15]
+	mi := &file_concordat_v1_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +956,7 @@ func (x *WatchRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunsRequest.ProtoReflect.Descriptor instead.
 func (*WatchRunsRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{15}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchRunsRequest) GetRequest() []byte {
@@ -833,7 +977,7 @@ type WatchRunsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Run           []byte                 `protobuf:"bytes,1,opt,name=run,proto3" json:"run,omitempty"` // digest of the run statement; empty until it exists
 	Request       []byte                 `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
-	Event         string                 `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"` // "requested" "deferred" "refused" "offered" "declined" "started" "step" "contributed" "admitted" "acked" "ack-refused" "ended" "left" "denied"
+	Event         string                 `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"` // "requested" "deferred" "refused" "offered" "declined" "started" "step" "contributed" "admitted" "acked" "ack-refused" "ended" "left" "denied" "signed"
 	Seq           uint64                 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`    // of the step
 	Round         uint64                 `protobuf:"varint,5,opt,name=round,proto3" json:"round,omitempty"`
 	Opens         string                 `protobuf:"bytes,6,opt,name=opens,proto3" json:"opens,omitempty"`    // what the step opens
@@ -850,7 +994,7 @@ type WatchRunsResponse struct {
 
 func (x *WatchRunsResponse) Reset() {
 	*x = WatchRunsResponse{}
-	mi := &file_concordat_v1_control_proto_msgTypes[16]
+	mi := &file_concordat_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +1006,7 @@ func (x *WatchRunsResponse) String() string {
 func (*WatchRunsResponse) ProtoMessage() {}
 
 func (x *WatchRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[16]
+	mi := &file_concordat_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +1019,7 @@ func (x *WatchRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunsResponse.ProtoReflect.Descriptor instead.
 func (*WatchRunsResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{16}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchRunsResponse) GetRun() []byte {
@@ -978,7 +1122,7 @@ type GetBundleRequest struct {
 
 func (x *GetBundleRequest) Reset() {
 	*x = GetBundleRequest{}
-	mi := &file_concordat_v1_control_proto_msgTypes[17]
+	mi := &file_concordat_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -990,7 +1134,7 @@ func (x *GetBundleRequest) String() string {
 func (*GetBundleRequest) ProtoMessage() {}
 
 func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[17]
+	mi := &file_concordat_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1003,7 +1147,7 @@ func (x *GetBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleRequest.ProtoReflect.Descriptor instead.
 func (*GetBundleRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetBundleRequest) GetRun() []byte {
@@ -1022,7 +1166,7 @@ type GetBundleResponse struct {
 
 func (x *GetBundleResponse) Reset() {
 	*x = GetBundleResponse{}
-	mi := &file_concordat_v1_control_proto_msgTypes[18]
+	mi := &file_concordat_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1034,7 +1178,7 @@ func (x *GetBundleResponse) String() string {
 func (*GetBundleResponse) ProtoMessage() {}
 
 func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[18]
+	mi := &file_concordat_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1191,7 @@ func (x *GetBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBundleResponse.ProtoReflect.Descriptor instead.
 func (*GetBundleResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetBundleResponse) GetData() []byte {
@@ -1066,7 +1210,7 @@ type GetModelRequest struct {
 
 func (x *GetModelRequest) Reset() {
 	*x = GetModelRequest{}
-	mi := &file_concordat_v1_control_proto_msgTypes[19]
+	mi := &file_concordat_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1222,7 @@ func (x *GetModelRequest) String() string {
 func (*GetModelRequest) ProtoMessage() {}
 
 func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[19]
+	mi := &file_concordat_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1235,7 @@ func (x *GetModelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelRequest.ProtoReflect.Descriptor instead.
 func (*GetModelRequest) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetModelRequest) GetRun() []byte {
@@ -1110,7 +1254,7 @@ type GetModelResponse struct {
 
 func (x *GetModelResponse) Reset() {
 	*x = GetModelResponse{}
-	mi := &file_concordat_v1_control_proto_msgTypes[20]
+	mi := &file_concordat_v1_control_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1122,7 +1266,7 @@ func (x *GetModelResponse) String() string {
 func (*GetModelResponse) ProtoMessage() {}
 
 func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_concordat_v1_control_proto_msgTypes[20]
+	mi := &file_concordat_v1_control_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1135,7 +1279,7 @@ func (x *GetModelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetModelResponse.ProtoReflect.Descriptor instead.
 func (*GetModelResponse) Descriptor() ([]byte, []int) {
-	return file_concordat_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_concordat_v1_control_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetModelResponse) GetData() []byte {
@@ -1186,7 +1330,18 @@ const file_concordat_v1_control_proto_rawDesc = "" +
 	"\x11RevokeAppResponse\"\x11\n" +
 	"\x0fListAppsRequest\"9\n" +
 	"\x10ListAppsResponse\x12%\n" +
-	"\x04apps\x18\x01 \x03(\v2\x11.concordat.v1.AppR\x04apps\"\x98\x01\n" +
+	"\x04apps\x18\x01 \x03(\v2\x11.concordat.v1.AppR\x04apps\"1\n" +
+	"\x11PublishAppRequest\x12\x1c\n" +
+	"\tsignature\x18\x01 \x01(\fR\tsignature\"\xde\x01\n" +
+	"\x12PublishAppResponse\x12\x1c\n" +
+	"\tstatement\x18\x01 \x01(\fR\tstatement\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\fR\x06digest\x12\x16\n" +
+	"\x06signer\x18\x05 \x01(\fR\x06signer\x12\x16\n" +
+	"\x06signed\x18\x06 \x01(\x04R\x06signed\x12\x1c\n" +
+	"\tthreshold\x18\a \x01(\x04R\tthreshold\x12\x16\n" +
+	"\x06logged\x18\b \x01(\bR\x06logged\"\x98\x01\n" +
 	"\x03App\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
@@ -1224,7 +1379,7 @@ const file_concordat_v1_control_proto_rawDesc = "" +
 	"\x0fGetModelRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\fR\x03run\"&\n" +
 	"\x10GetModelResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\x85\x06\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xd6\x06\n" +
 	"\aControl\x12K\n" +
 	"\bStartRun\x12\x1d.concordat.v1.StartRunRequest\x1a\x1e.concordat.v1.StartRunResponse(\x01\x12O\n" +
 	"\n" +
@@ -1235,7 +1390,9 @@ const file_concordat_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"ApproveApp\x12\x1f.concordat.v1.ApproveAppRequest\x1a .concordat.v1.ApproveAppResponse\x12L\n" +
 	"\tRevokeApp\x12\x1e.concordat.v1.RevokeAppRequest\x1a\x1f.concordat.v1.RevokeAppResponse\x12I\n" +
-	"\bListApps\x12\x1d.concordat.v1.ListAppsRequest\x1a\x1e.concordat.v1.ListAppsResponse\x12N\n" +
+	"\bListApps\x12\x1d.concordat.v1.ListAppsRequest\x1a\x1e.concordat.v1.ListAppsResponse\x12O\n" +
+	"\n" +
+	"PublishApp\x12\x1f.concordat.v1.PublishAppRequest\x1a .concordat.v1.PublishAppResponse\x12N\n" +
 	"\tGetBundle\x12\x1e.concordat.v1.GetBundleRequest\x1a\x1f.concordat.v1.GetBundleResponse0\x01\x12K\n" +
 	"\bGetModel\x12\x1d.concordat.v1.GetModelRequest\x1a\x1e.concordat.v1.GetModelResponse0\x01B=Z;github.com/concordat/concordat/api/concordat/v1;concordatv1b\x06proto3"
 
@@ -1251,7 +1408,7 @@ func file_concordat_v1_control_proto_rawDescGZIP() []byte {
 	return file_concordat_v1_control_proto_rawDescData
 }
 
-var file_concordat_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_concordat_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_concordat_v1_control_proto_goTypes = []any{
 	(*StartRunRequest)(nil),    // 0: concordat.v1.StartRunRequest
 	(*StartRunResponse)(nil),   // 1: concordat.v1.StartRunResponse
@@ -1267,43 +1424,47 @@ var file_concordat_v1_control_proto_goTypes = []any{
 	(*RevokeAppResponse)(nil),  // 11: concordat.v1.RevokeAppResponse
 	(*ListAppsRequest)(nil),    // 12: concordat.v1.ListAppsRequest
 	(*ListAppsResponse)(nil),   // 13: concordat.v1.ListAppsResponse
-	(*App)(nil),                // 14: concordat.v1.App
-	(*WatchRunsRequest)(nil),   // 15: concordat.v1.WatchRunsRequest
-	(*WatchRunsResponse)(nil),  // 16: concordat.v1.WatchRunsResponse
-	(*GetBundleRequest)(nil),   // 17: concordat.v1.GetBundleRequest
-	(*GetBundleResponse)(nil),  // 18: concordat.v1.GetBundleResponse
-	(*GetModelRequest)(nil),    // 19: concordat.v1.GetModelRequest
-	(*GetModelResponse)(nil),   // 20: concordat.v1.GetModelResponse
-	nil,                        // 21: concordat.v1.StartRunRequest.ConfigEntry
-	nil,                        // 22: concordat.v1.WatchRunsResponse.MetricsEntry
+	(*PublishAppRequest)(nil),  // 14: concordat.v1.PublishAppRequest
+	(*PublishAppResponse)(nil), // 15: concordat.v1.PublishAppResponse
+	(*App)(nil),                // 16: concordat.v1.App
+	(*WatchRunsRequest)(nil),   // 17: concordat.v1.WatchRunsRequest
+	(*WatchRunsResponse)(nil),  // 18: concordat.v1.WatchRunsResponse
+	(*GetBundleRequest)(nil),   // 19: concordat.v1.GetBundleRequest
+	(*GetBundleResponse)(nil),  // 20: concordat.v1.GetBundleResponse
+	(*GetModelRequest)(nil),    // 21: concordat.v1.GetModelRequest
+	(*GetModelResponse)(nil),   // 22: concordat.v1.GetModelResponse
+	nil,                        // 23: concordat.v1.StartRunRequest.ConfigEntry
+	nil,                        // 24: concordat.v1.WatchRunsResponse.MetricsEntry
 }
 var file_concordat_v1_control_proto_depIdxs = []int32{
-	21, // 0: concordat.v1.StartRunRequest.config:type_name -> concordat.v1.StartRunRequest.ConfigEntry
-	14, // 1: concordat.v1.ApproveAppResponse.app:type_name -> concordat.v1.App
-	14, // 2: concordat.v1.ListAppsResponse.apps:type_name -> concordat.v1.App
-	22, // 3: concordat.v1.WatchRunsResponse.metrics:type_name -> concordat.v1.WatchRunsResponse.MetricsEntry
+	23, // 0: concordat.v1.StartRunRequest.config:type_name -> concordat.v1.StartRunRequest.ConfigEntry
+	16, // 1: concordat.v1.ApproveAppResponse.app:type_name -> concordat.v1.App
+	16, // 2: concordat.v1.ListAppsResponse.apps:type_name -> concordat.v1.App
+	24, // 3: concordat.v1.WatchRunsResponse.metrics:type_name -> concordat.v1.WatchRunsResponse.MetricsEntry
 	0,  // 4: concordat.v1.Control.StartRun:input_type -> concordat.v1.StartRunRequest
 	2,  // 5: concordat.v1.Control.ApproveRun:input_type -> concordat.v1.ApproveRunRequest
 	4,  // 6: concordat.v1.Control.Deny:input_type -> concordat.v1.DenyRequest
-	15, // 7: concordat.v1.Control.WatchRuns:input_type -> concordat.v1.WatchRunsRequest
+	17, // 7: concordat.v1.Control.WatchRuns:input_type -> concordat.v1.WatchRunsRequest
 	6,  // 8: concordat.v1.Control.StopRun:input_type -> concordat.v1.StopRunRequest
 	8,  // 9: concordat.v1.Control.ApproveApp:input_type -> concordat.v1.ApproveAppRequest
 	10, // 10: concordat.v1.Control.RevokeApp:input_type -> concordat.v1.RevokeAppRequest
 	12, // 11: concordat.v1.Control.ListApps:input_type -> concordat.v1.ListAppsRequest
-	17, // 12: concordat.v1.Control.GetBundle:input_type -> concordat.v1.GetBundleRequest
-	19, // 13: concordat.v1.Control.GetModel:input_type -> concordat.v1.GetModelRequest
-	1,  // 14: concordat.v1.Control.StartRun:output_type -> concordat.v1.StartRunResponse
-	3,  // 15: concordat.v1.Control.ApproveRun:output_type -> concordat.v1.ApproveRunResponse
-	5,  // 16: concordat.v1.Control.Deny:output_type -> concordat.v1.DenyResponse
-	16, // 17: concordat.v1.Control.WatchRuns:output_type -> concordat.v1.WatchRunsResponse
-	7,  // 18: concordat.v1.Control.StopRun:output_type -> concordat.v1.StopRunResponse
-	9,  // 19: concordat.v1.Control.ApproveApp:output_type -> concordat.v1.ApproveAppResponse
-	11, // 20: concordat.v1.Control.RevokeApp:output_type -> concordat.v1.RevokeAppResponse
-	13, // 21: concordat.v1.Control.ListApps:output_type -> concordat.v1.ListAppsResponse
-	18, // 22: concordat.v1.Control.GetBundle:output_type -> concordat.v1.GetBundleResponse
-	20, // 23: concordat.v1.Control.GetModel:output_type -> concordat.v1.GetModelResponse
-	14, // [14:24] is the sub-list for method output_type
-	4,  // [4:14] is the sub-list for method input_type
+	14, // 12: concordat.v1.Control.PublishApp:input_type -> concordat.v1.PublishAppRequest
+	19, // 13: concordat.v1.Control.GetBundle:input_type -> concordat.v1.GetBundleRequest
+	21, // 14: concordat.v1.Control.GetModel:input_type -> concordat.v1.GetModelRequest
+	1,  // 15: concordat.v1.Control.StartRun:output_type -> concordat.v1.StartRunResponse
+	3,  // 16: concordat.v1.Control.ApproveRun:output_type -> concordat.v1.ApproveRunResponse
+	5,  // 17: concordat.v1.Control.Deny:output_type -> concordat.v1.DenyResponse
+	18, // 18: concordat.v1.Control.WatchRuns:output_type -> concordat.v1.WatchRunsResponse
+	7,  // 19: concordat.v1.Control.StopRun:output_type -> concordat.v1.StopRunResponse
+	9,  // 20: concordat.v1.Control.ApproveApp:output_type -> concordat.v1.ApproveAppResponse
+	11, // 21: concordat.v1.Control.RevokeApp:output_type -> concordat.v1.RevokeAppResponse
+	13, // 22: concordat.v1.Control.ListApps:output_type -> concordat.v1.ListAppsResponse
+	15, // 23: concordat.v1.Control.PublishApp:output_type -> concordat.v1.PublishAppResponse
+	20, // 24: concordat.v1.Control.GetBundle:output_type -> concordat.v1.GetBundleResponse
+	22, // 25: concordat.v1.Control.GetModel:output_type -> concordat.v1.GetModelResponse
+	15, // [15:26] is the sub-list for method output_type
+	4,  // [4:15] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name
@@ -1320,7 +1481,7 @@ func file_concordat_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_concordat_v1_control_proto_rawDesc), len(file_concordat_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,7 @@ const (
 	Control_ApproveApp_FullMethodName = "/concordat.v1.Control/ApproveApp"
 	Control_RevokeApp_FullMethodName  = "/concordat.v1.Control/RevokeApp"
 	Control_ListApps_FullMethodName   = "/concordat.v1.Control/ListApps"
+	Control_PublishApp_FullMethodName = "/concordat.v1.Control/PublishApp"
 	Control_GetBundle_FullMethodName  = "/concordat.v1.Control/GetBundle"
 	Control_GetModel_FullMethodName   = "/concordat.v1.Control/GetModel"
 )
@@ -56,13 +57,16 @@ type ControlClient interface {
 	// StopRun ends a run that a user of this node asked for.
 	StopRun(ctx context.Context, in *StopRunRequest, opts ...grpc.CallOption) (*StopRunResponse, error)
 	// ApproveApp allows a Flower app bundle on this node, whose owner the caller is. The
-	// policy must list it too, before a run of it starts.
+	// policy must list it too, or let it in by its signers, before a run of it starts.
 	ApproveApp(ctx context.Context, in *ApproveAppRequest, opts ...grpc.CallOption) (*ApproveAppResponse, error)
 	// RevokeApp takes the approval back. Runs that the node takes part in fail at their
 	// next step.
 	RevokeApp(ctx context.Context, in *RevokeAppRequest, opts ...grpc.CallOption) (*RevokeAppResponse, error)
 	// ListApps lists what this node would run.
 	ListApps(ctx context.Context, in *ListAppsRequest, opts ...grpc.CallOption) (*ListAppsResponse, error)
+	// PublishApp puts a signature of an app into the federation's log, durably at the link
+	// when it returns. The policy must name the signer.
+	PublishApp(ctx context.Context, in *PublishAppRequest, opts ...grpc.CallOption) (*PublishAppResponse, error)
 	// GetBundle streams the bundle of an ended run, for offline verification.
 	GetBundle(ctx context.Context, in *GetBundleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetBundleResponse], error)
 	// GetModel streams the final model of a completed run as a NumPy .npz archive.
@@ -169,6 +173,16 @@ func (c *controlClient) ListApps(ctx context.Context, in *ListAppsRequest, opts 
 	return out, nil
 }
 
+func (c *controlClient) PublishApp(ctx context.Context, in *PublishAppRequest, opts ...grpc.CallOption) (*PublishAppResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PublishAppResponse)
+	err := c.cc.Invoke(ctx, Control_PublishApp_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controlClient) GetBundle(ctx context.Context, in *GetBundleRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetBundleResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Control_ServiceDesc.Streams[2], Control_GetBundle_FullMethodName, cOpts...)
@@ -228,13 +242,16 @@ type ControlServer interface {
 	// StopRun ends a run that a user of this node asked for.
 	StopRun(context.Context, *StopRunRequest) (*StopRunResponse, error)
 	// ApproveApp allows a Flower app bundle on this node, whose owner the caller is. The
-	// policy must list it too, before a run of it starts.
+	// policy must list it too, or let it in by its signers, before a run of it starts.
 	ApproveApp(context.Context, *ApproveAppRequest) (*ApproveAppResponse, error)
 	// RevokeApp takes the approval back. Runs that the node takes part in fail at their
 	// next step.
 	RevokeApp(context.Context, *RevokeAppRequest) (*RevokeAppResponse, error)
 	// ListApps lists what this node would run.
 	ListApps(context.Context, *ListAppsRequest) (*ListAppsResponse, error)
+	// PublishApp puts a signature of an app into the federation's log, durably at the link
+	// when it returns. The policy must name the signer.
+	PublishApp(context.Context, *PublishAppRequest) (*PublishAppResponse, error)
 	// GetBundle streams the bundle of an ended run, for offline verification.
 	GetBundle(*GetBundleRequest, grpc.ServerStreamingServer[GetBundleResponse]) error
 	// GetModel streams the final model of a completed run as a NumPy .npz archive.
@@ -272,6 +289,9 @@ func (UnimplementedControlServer) RevokeApp(context.Context, *RevokeAppRequest) 
 }
 func (UnimplementedControlServer) ListApps(context.Context, *ListAppsRequest) (*ListAppsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListApps not implemented")
+}
+func (UnimplementedControlServer) PublishApp(context.Context, *PublishAppRequest) (*PublishAppResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PublishApp not implemented")
 }
 func (UnimplementedControlServer) GetBundle(*GetBundleRequest, grpc.ServerStreamingServer[GetBundleResponse]) error {
 	return status.Error(codes.Unimplemented, "method GetBundle not implemented")
@@ -426,6 +446,24 @@ func _Control_ListApps_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_PublishApp_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PublishAppRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).PublishApp(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_PublishApp_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).PublishApp(ctx, req.(*PublishAppRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Control_GetBundle_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(GetBundleRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -478,6 +516,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListApps",
 			Handler:    _Control_ListApps_Handler,
+		},
+		{
+			MethodName: "PublishApp",
+			Handler:    _Control_PublishApp_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

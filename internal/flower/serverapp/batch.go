@@ -55,7 +55,14 @@ type batch struct {
 
 	answered chan struct{} // closed when replies is set
 	replies  []*reply
+	alone    int              // calls that wait for the reply to one message
+	later    map[uint64]Reply // of nodes that are to get a message yet, where not all had one
 }
+
+// minPool is the least number of threads in which strategies from before the Message API
+// send: processors and 4 (concurrent.futures.ThreadPoolExecutor). Each waits for its reply
+// before it takes the next node.
+const minPool = 5
 
 // Limits of words that go on to nodes.
 const maxWord = 256
@@ -79,19 +86,48 @@ func newBatch(m announced, maxBytes int64) (*batch, error) {
 // before the Message API, each from a thread of its own.
 func (b *batch) add(list []announced) error {
 	for _, m := range list {
-		switch {
-		case m.failed || len(m.tree.Children) != 1:
-			return refusef("a message has no content")
+		switch err := b.fits(m); {
+		case err != nil:
+			return err
 		case b.ready:
 			return refusef("it sends a second batch of messages before it has an answer")
-		case m.tree.Children[0].ID != b.Content || m.metadata.Type != b.Type || m.metadata.Group != b.Group:
-			return refusef("it sends nodes different messages; all are to get the same")
 		case slices.Contains(b.To, m.metadata.DstNode):
 			return refusef("it sends a node a second message before it has an answer")
-		case m.metadata.TTL <= 0:
-			return refusef("a message is not to be answered")
 		}
 		b.To, b.messages = append(b.To, m.metadata.DstNode), append(b.messages, m)
+	}
+	return nil
+}
+
+// fits says whether a message is one of the batch's.
+func (b *batch) fits(m announced) error {
+	switch {
+	case m.failed || len(m.tree.Children) != 1:
+		return refusef("a message has no content")
+	case m.tree.Children[0].ID != b.Content || m.metadata.Type != b.Type || m.metadata.Group != b.Group:
+		return refusef("it sends nodes different messages; all are to get the same")
+	case m.metadata.TTL <= 0:
+		return refusef("a message is not to be answered")
+	}
+	return nil
+}
+
+// addLate adds messages to nodes whose replies are here already.
+func (b *batch) addLate(run uint64, list []announced, now time.Time) error {
+	for _, m := range list {
+		if err := b.fits(m); err != nil {
+			return err
+		}
+		r, ok := b.later[m.metadata.DstNode]
+		if !ok {
+			return refusef("it sends a node a second message, and others none")
+		}
+		out, err := b.answer(run, m, r, now)
+		if err != nil {
+			return err
+		}
+		delete(b.later, r.Node)
+		b.messages, b.replies = append(b.messages, m), append(b.replies, out)
 	}
 	return nil
 }
@@ -158,27 +194,46 @@ type reply struct {
 	delivered bool // the process has all of it
 }
 
-// reply wraps the replies into Flower's messages.
-func (b *batch) reply(run uint64, replies []Reply, now time.Time) ([]*reply, error) {
-	made := []*reply{}
+// asksForAll says whether a process that asks for the replies to those messages sends no
+// more: it asks for those to all at once. One that does so for a single message may be one
+// of several threads.
+func (b *batch) asksForAll(ids []string) bool {
+	return !b.ready && len(b.messages) > 1 && !slices.ContainsFunc(b.messages, func(m announced) bool { return !slices.Contains(ids, m.id.String()) })
+}
+
+// reply wraps the replies into Flower's messages, but those to messages that are to come.
+func (b *batch) reply(run uint64, replies []Reply, now time.Time) (made []*reply, later map[uint64]Reply, err error) {
+	made, later = []*reply{}, map[uint64]Reply{}
 	for _, r := range replies {
-		i := slices.Index(b.To, r.Node)
-		if i < 0 {
-			return nil, fmt.Errorf("reply of node %d, which was not asked", r.Node)
+		i := slices.IndexFunc(b.messages, func(m announced) bool { return m.metadata.DstNode == r.Node })
+		switch {
+		case i >= 0:
+			out, err := b.answer(run, b.messages[i], r, now)
+			if err != nil {
+				return nil, nil, err
+			}
+			made = append(made, out)
+		case slices.Contains(b.To, r.Node):
+			later[r.Node] = r
+		default:
+			return nil, nil, fmt.Errorf("reply of node %d, which was not asked", r.Node)
 		}
-		asked := b.messages[i]
-		at := float64(now.UnixMicro()) / 1e6
-		m := object.Metadata{RunID: run, SrcNode: r.Node, DstNode: flower.Server, ReplyTo: asked.id.String(), Group: b.Group,
-			TTL: max(asked.metadata.CreatedAt+asked.metadata.TTL-at, 1), Type: b.Type, CreatedAt: at}
-		out := &reply{to: m.ReplyTo, metadata: m, failure: r.Failure, get: r.Get, has: map[object.ID]bool{}}
-		var err error
-		if out.tree, out.envelope, err = flower.Envelop(m, r.Content, r.Get, r.Failure); err != nil {
-			return nil, err
-		}
-		out.tree.Each(func(id object.ID) { out.has[id] = true })
-		made = append(made, out)
 	}
-	return made, nil
+	return made, later, nil
+}
+
+// answer wraps the reply to one message.
+func (b *batch) answer(run uint64, asked announced, r Reply, now time.Time) (*reply, error) {
+	at := float64(now.UnixMicro()) / 1e6
+	m := object.Metadata{RunID: run, SrcNode: r.Node, DstNode: flower.Server, ReplyTo: asked.id.String(), Group: b.Group,
+		TTL: max(asked.metadata.CreatedAt+asked.metadata.TTL-at, 1), Type: b.Type, CreatedAt: at}
+	out := &reply{to: m.ReplyTo, metadata: m, failure: r.Failure, get: r.Get, has: map[object.ID]bool{}}
+	var err error
+	if out.tree, out.envelope, err = flower.Envelop(m, r.Content, r.Get, r.Failure); err != nil {
+		return nil, err
+	}
+	out.tree.Each(func(id object.ID) { out.has[id] = true })
+	return out, nil
 }
 
 // wanted returns the replies to some of the messages that the process does not have.

@@ -61,9 +61,13 @@ type Config struct {
 	RunID     uint64         // Flower's; 0: one is made of the bundle's digest
 	Nodes     []uint64       // that the process is told of; none below 2, Flower's own
 	MaxBytes  int64          // of the objects of one batch
-	Settle    time.Duration  // how long a batch waits for messages to nodes that have none; 0 is 3 s
-	Print     func(string)   // takes what the app prints, piece by piece, by one goroutine at a time; nil drops it
-	Now       func() time.Time
+	// All says that every message goes to all nodes. A batch from a pool of fewer threads
+	// than there are nodes is handed out as one to all of them then, and the messages that
+	// its threads send after their replies are answered at once.
+	All    bool
+	Settle time.Duration // how long a batch waits for messages to nodes that have none; 0 is 3 s
+	Print  func(string)  // takes what the app prints, piece by piece, by one goroutine at a time; nil drops it
+	Now    func() time.Time
 }
 
 // Server is what one ServerApp process talks to. It is safe for concurrent use; batches
@@ -147,7 +151,14 @@ func (s *Server) end(err error) {
 
 // finish takes the process's word that it has ended, and how.
 func (s *Server) finish(completed bool, how, details string) {
-	if completed {
+	s.mu.Lock()
+	partly := s.batch != nil && len(s.batch.later) > 0
+	s.mu.Unlock()
+	switch {
+	case completed && partly:
+		s.Fail(refusef("it sent some of the nodes no message; all are to get the same"))
+		return
+	case completed:
 		s.Fail(ErrFinished)
 		return
 	}
@@ -190,6 +201,9 @@ func (s *Server) announce(list []announced) ([]string, error) {
 		return nil, refusef("it sends messages after its end")
 	}
 	b := s.batch
+	if b != nil && len(b.later) > 0 {
+		return nil, b.addLate(s.config.RunID, list, s.config.Now())
+	}
 	if b == nil || b.replies != nil {
 		var err error
 		if b, err = newBatch(list[0], s.config.MaxBytes); err != nil {
@@ -231,9 +245,20 @@ func (s *Server) consider(b *batch) {
 		b.settle = time.AfterFunc(s.config.Settle, func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			if !b.ready && !s.ended {
-				s.hand(b)
+			switch {
+			case b.ready || s.ended:
+				return
+			case s.config.All && b.alone < len(b.messages): // some threads have not come to wait yet
+				b.settle.Reset(s.config.Settle)
+				return
+			case s.config.All && len(b.messages) >= minPool:
+				for _, n := range s.config.Nodes {
+					if !slices.Contains(b.To, n) {
+						b.To = append(b.To, n)
+					}
+				}
 			}
+			s.hand(b)
 		})
 	}
 }
@@ -256,13 +281,13 @@ func (s *Server) Answer(replies []Reply) error {
 	if b == nil {
 		return errors.New("serverapp: there is no batch to answer")
 	}
-	made, err := b.reply(s.config.RunID, replies, s.config.Now())
+	made, later, err := b.reply(s.config.RunID, replies, s.config.Now())
 	if err != nil {
 		return fmt.Errorf("serverapp: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b.replies = made
+	b.replies, b.later = made, later
 	close(b.answered)
 	return nil
 }
@@ -272,17 +297,31 @@ func (s *Server) Answer(replies []Reply) error {
 func (s *Server) pull(ctx context.Context, ids []string) ([]*reply, error) {
 	s.mu.Lock()
 	b := s.batch
-	s.mu.Unlock()
 	if b == nil {
+		s.mu.Unlock()
 		return nil, refusef("it asks for replies before it has sent a message")
 	}
+	if !s.ended && b.settle != nil && b.asksForAll(ids) {
+		s.hand(b)
+	}
+	alone := 0
+	if len(ids) == 1 {
+		alone = 1
+	}
+	b.alone += alone
+	s.mu.Unlock()
+	var err error
 	select {
 	case <-b.answered:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		err = ctx.Err()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	b.alone -= alone
+	if err != nil {
+		return nil, err
+	}
 	return b.wanted(ids), nil
 }
 

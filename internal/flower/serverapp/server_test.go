@@ -3,10 +3,13 @@ package serverapp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,7 +35,7 @@ func inEach(t *testing.T, test func(t *testing.T, runtime bool)) {
 }
 
 // serve returns an opening and a client of it, which is to act as a ServerApp.
-func serve(t *testing.T, runtime bool, maxBytes int64) (*Server, flwr.ServerAppIoClient) {
+func serve(t *testing.T, runtime bool, maxBytes int64, change ...func(*Config)) (*Server, flwr.ServerAppIoClient) {
 	t.Helper()
 	raw, err := os.ReadFile("../fab/testdata/flwr-1.29.0.fab")
 	if err != nil {
@@ -54,7 +57,11 @@ func serve(t *testing.T, runtime bool, maxBytes int64) (*Server, flwr.ServerAppI
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := New(Config{Bundle: b, Overrides: map[string]any{"epochs": int64(2)}, Nodes: []uint64{2, 3}, MaxBytes: maxBytes, Settle: 50 * time.Millisecond, Print: func(s string) { t.Log(s) }})
+	c := Config{Bundle: b, Overrides: map[string]any{"epochs": int64(2)}, Nodes: []uint64{2, 3}, MaxBytes: maxBytes, Settle: 50 * time.Millisecond, Print: func(s string) { t.Log(s) }}
+	for _, f := range change {
+		f(&c)
+	}
+	o := New(c)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	serve := o.Serve
@@ -482,5 +489,137 @@ func testThreads(t *testing.T, runtime bool) {
 	}
 	if a, b := <-answers, <-answers; a+b != 5 {
 		t.Errorf("answers of %d and %d", a, b)
+	}
+}
+
+// TestSome: a process that sends some nodes a message, and asks for all their replies at
+// once, sends no others one; they are not waited for.
+func TestSome(t *testing.T) { inEach(t, testSome) }
+
+func testSome(t *testing.T, runtime bool) {
+	s, app := serve(t, runtime, 1<<20, func(c *Config) { c.Nodes, c.Settle = []uint64{2, 3, 4}, time.Hour })
+	ctx := t.Context()
+	var ids []string
+	for _, node := range []uint64{4, 2} {
+		m, tree, objects := message(t, "evaluate", node, usual(t))
+		r, err := app.PushMessages(ctx, &flwr.PushAppMessagesRequest{MessagesList: []*flwr.Message{m}, MessageObjectTrees: []*flwr.ObjectTree{tree}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range objects {
+			if slices.Contains(r.ObjectsToPush, x.ID.String()) {
+				if _, err := app.PushObject(ctx, &flwr.PushObjectRequest{ObjectId: x.ID.String(), ObjectContent: x.Raw}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		ids = append(ids, r.MessageIds...)
+	}
+	pulled := make(chan *flwr.PullAppMessagesResponse)
+	go func() {
+		r, err := app.PullMessages(ctx, &flwr.PullAppMessagesRequest{MessageIds: ids})
+		if err != nil {
+			t.Error(err)
+		}
+		pulled <- r
+	}()
+	b, err := next(t, s)
+	if err != nil || !slices.Equal(b.To, []uint64{4, 2}) {
+		t.Fatalf("batch %+v, %v", b, err)
+	}
+	failed := flower.NewFailure(2, "")
+	if err := s.Answer([]Reply{{Node: 2, Failure: failed}, {Node: 3, Failure: failed}}); err == nil {
+		t.Error("a reply of a node that was not asked was taken")
+	}
+	if err := s.Answer([]Reply{{Node: 2, Failure: failed}, {Node: 4, Failure: failed}}); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-pulled; len(r.GetMessagesList()) != 2 {
+		t.Errorf("replies %v", r)
+	}
+}
+
+// TestPool: a pool of fewer threads than there are nodes sends what is for all in waves, of
+// which each waits for the one before. All nodes are asked at once, and the later messages
+// are answered from what came.
+func TestPool(t *testing.T) { inEach(t, testPool) }
+
+func testPool(t *testing.T, runtime bool) {
+	nodes := []uint64{2, 3, 4, 5, 6, 7, 8, 9}
+	for name, c := range map[string]struct {
+		waves []int // messages, each with a call of its own
+		other bool  // the last wave has another content
+		want  string
+	}{
+		"whole":             {[]int{5, 3}, false, ""},
+		"three waves":       {[]int{5, 2, 1}, false, ""},
+		"ends too early":    {[]int{5, 1}, false, "sent some of the nodes no message"},
+		"goes on too early": {[]int{5, 3}, true, "different messages"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, app := serve(t, runtime, 1<<20, func(c *Config) { c.Nodes, c.All = nodes, true })
+			ctx := t.Context()
+			failed := make(chan error, len(nodes))
+			node := 0
+			for w, n := range c.waves {
+				var wave sync.WaitGroup
+				for range n {
+					content := usual(t)
+					if c.other && w == len(c.waves)-1 {
+						content[0].Record = arrays(t, 4)
+					}
+					to := nodes[node]
+					m, tree, objects := message(t, "train", to, content)
+					node++
+					wave.Go(func() {
+						r, err := app.PushMessages(ctx, &flwr.PushAppMessagesRequest{MessagesList: []*flwr.Message{m}, MessageObjectTrees: []*flwr.ObjectTree{tree}})
+						for _, x := range objects {
+							if err == nil && slices.Contains(r.ObjectsToPush, x.ID.String()) {
+								_, err = app.PushObject(ctx, &flwr.PushObjectRequest{ObjectId: x.ID.String(), ObjectContent: x.Raw})
+							}
+						}
+						var got *flwr.PullAppMessagesResponse
+						if err == nil {
+							got, err = app.PullMessages(ctx, &flwr.PullAppMessagesRequest{MessageIds: r.GetMessageIds()})
+						}
+						if err == nil && (len(got.MessagesList) != 1 || got.MessagesList[0].Metadata.SrcNodeId != to || got.MessagesList[0].Metadata.ReplyToMessageId != r.MessageIds[0]) {
+							err = fmt.Errorf("node %d: %v", to, got)
+						}
+						if err != nil {
+							failed <- err
+						}
+					})
+				}
+				if w == 0 {
+					b, err := next(t, s)
+					if err != nil || len(b.To) != len(nodes) {
+						t.Fatalf("batch %+v, %v", b, err)
+					}
+					var replies []Reply
+					for _, n := range nodes {
+						replies = append(replies, Reply{Node: n, Failure: flower.NewFailure(2, "")})
+					}
+					if err := s.Answer(replies); err != nil {
+						t.Fatal(err)
+					}
+				}
+				wave.Wait()
+			}
+			if !c.other {
+				if _, err := app.PushAppOutputs(ctx, &flwr.PushAppOutputsRequest{Token: s.Token()}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := next(t, s)
+			switch {
+			case c.want == "" && (!errors.Is(err, ErrFinished) || len(failed) > 0):
+				t.Errorf("%v", err)
+				for len(failed) > 0 {
+					t.Error(<-failed)
+				}
+			case c.want != "" && (!errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), c.want)):
+				t.Errorf("%v, want %q", err, c.want)
+			}
+		})
 	}
 }

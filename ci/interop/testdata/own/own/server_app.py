@@ -25,6 +25,8 @@ def main(grid, context):
     strategy = Median(min_available_nodes=3)
     if mode == "private":
         strategy = DifferentialPrivacyServerSideFixedClipping(FedAvg(min_available_nodes=3), noise_multiplier=0.1, clipping_norm=1.0, num_sampled_clients=3)
+    if mode == "sampled":  # as in Flower's templates
+        strategy = FedAvg(min_available_nodes=3, fraction_evaluate=0.5)
     result = strategy.start(grid=grid, initial_arrays=initial, num_rounds=context.run_config["num-server-rounds"])
     if mode == "median":
         ask = [Message(RecordDict({"q": ConfigRecord({"what": "rows"})}), n, "query.rows", group_id="end") for n in grid.get_node_ids()]
