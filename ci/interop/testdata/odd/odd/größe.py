@@ -40,13 +40,15 @@ MORE = {
 SETTING_TOO_MUCH = {"bytes-setting": {"raw": b"\x00"}}
 METRIC_TOO_MUCH = {"nan-metric": {"loss": math.nan}, "beyond-examples": {"num-examples": 2**63}}
 
-EXAMPLES = [17, 29, 23]
+# Weights of a quarter, a quarter and a half: with these and small eighths, means are exact,
+# whichever reply comes first.
+EXAMPLES = [16, 16, 32]
 
 
 def numbers():
     """Return arrays that can be averaged, each of a kind of its own."""
     random = np.random.default_rng(3)
-    some = lambda *shape: 3 * random.standard_normal(shape)
+    some = lambda *shape: np.round(8 * random.standard_normal(shape)) / 8
     return {
         "Größe.重み 🌸": some(5, 3).astype(np.float32),
         "": some(3),
@@ -55,7 +57,7 @@ def numbers():
         "big-endian": some(6).astype(">f4"),
         "big-endian.double": some(2, 3).astype(">f8"),
         "big-endian.whole": (100 * some(5)).astype(">i4"),
-        "bytes": (30 * some(9)).astype(np.int8),
+        "bytes": (20 * some(9)).astype(np.int8),
         "unsigned": (100 + 10 * some(9)).astype(np.uint8),
         "count": np.asarray(2**40 + 1),
         "scalar": np.asarray(some()),
@@ -105,6 +107,11 @@ def moved(arrays, partition):
         else:
             out[name] = x
     return out
+
+
+def partition_of(metrics):
+    """Return whose metrics these are."""
+    return 2**64 - 1 - metrics["Größe 🌸"]
 
 
 def metrics(mode, partition):
