@@ -21,8 +21,11 @@ RACE := -race -gcflags='modernc.org/sqlite/lib=-race=false -d=checkptr=0' -gcfla
 # The versions of Flower that "make interop" runs: the oldest and the newest that speak
 # gRPC to a node, and the newest that was tried of those that speak HTTP.
 INTEROP ?= 1.26.1 1.29.0 1.42.0
+# Those that "make interop-all" runs: the first and the last of each dialect, and what lies
+# between them where something changed. It takes too long for every change.
+INTEROP_ALL ?= 1.26.1 1.28.0 1.29.0 1.35.0 1.37.0 1.42.0
 
-.PHONY: all help build demo simulator test race interop bench lint generate check-generated wasm release release-check clean
+.PHONY: all help build demo simulator test race interop interop-all bench lint generate check-generated wasm release release-check clean
 
 all: build
 
@@ -32,6 +35,7 @@ help:
 	@echo 'make test             go vet and every test; units under the race detector where there is a C compiler'
 	@echo 'make race             whole federations under the race detector'
 	@echo 'make interop          whole federations with what Flower publishes; INTEROP="1.28.0" chooses versions'
+	@echo 'make interop-all      the same with every version that docs/flower.md says is tested: long'
 	@echo 'make bench            measurements, into out/bench.json'
 	@echo 'make lint             gofmt, go vet, staticcheck'
 	@echo 'make generate         code of api/, the policy reference'
@@ -72,11 +76,13 @@ race:
 	@command -v $${CC:-cc} >/dev/null 2>&1 || { echo 'race: NOT TESTED: there is no C compiler'; exit 75; }
 	CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -Wno-deprecated-declarations" $(GO) test $(RACE) -timeout 15m $$($(GO) list ./... | grep -E '$(WHOLE)')
 
-# What the example in JAX needs; it runs with the last of those versions alone.
+# What the example in JAX and the app with scikit-learn need; they run with the last of
+# those versions alone.
 JAX := examples/flower-jax/requirements.txt
+SKLEARN := ci/interop/testdata/sklearn/requirements.txt
 
 # Needs Python 3.10 to 3.13 with venv (JAX: from 3.11 on), and PyPI the first time. An
-# environment without its mark is made anew.
+# environment without its mark is made anew. INTEROP_BIG=1GiB adds a model of that size.
 interop:
 	@command -v python3 >/dev/null || { echo 'interop: NOT TESTED with Flower: there is no python3'; exit 75; }
 	@for v in $(INTEROP); do \
@@ -88,10 +94,16 @@ interop:
 	@dir=$(CURDIR)/out/interop/flwr-$(lastword $(INTEROP)); \
 	cmp -s $(JAX) $$dir/jax.txt || { $$dir/bin/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r $(JAX) && \
 		cp $(JAX) $$dir/jax.txt; } || echo 'interop: NOT TESTED with JAX: it could not be installed'
+	@dir=$(CURDIR)/out/interop/flwr-$(lastword $(INTEROP)); \
+	cmp -s $(SKLEARN) $$dir/sklearn.txt || { $$dir/bin/pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r $(SKLEARN) && \
+		cp $(SKLEARN) $$dir/sklearn.txt; } || echo 'interop: NOT TESTED with scikit-learn: it could not be installed'
 	@for v in $(INTEROP); do \
 		CONCORDAT_FLWR=$(CURDIR)/out/interop/flwr-$$v/bin $(GO) test -count=1 -v -timeout 5m -run '^TestUnmodifiedFlower$$' ./internal/flower/appio || exit 1; \
 	done
-	CONCORDAT_INTEROP=$(CURDIR)/out/interop CONCORDAT_INTEROP_VERSIONS="$(INTEROP)" $(GO) test -count=1 -v -timeout 20m ./ci/interop
+	CONCORDAT_INTEROP=$(CURDIR)/out/interop CONCORDAT_INTEROP_VERSIONS="$(INTEROP)" CONCORDAT_INTEROP_BIG="$(INTEROP_BIG)" $(GO) test -count=1 -v -timeout 60m ./ci/interop
+
+interop-all:
+	$(MAKE) interop INTEROP="$(INTEROP_ALL)"
 
 bench: build simulator
 	bin/concordat bench

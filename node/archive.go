@@ -2,11 +2,13 @@ package node
 
 import (
 	"archive/zip"
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,7 +34,7 @@ const (
 	modelFile  = "model.npz"
 )
 
-// maxModel bounds the final model that a node writes out in one piece.
+// maxModel bounds the file of the final model: few objects can name one another often.
 const maxModel = 8 << 30
 
 // runDir is where the node keeps what is left of a run.
@@ -387,22 +389,39 @@ func (n *Node) saveModel(run Digest, root object.ID, objects map[object.ID][]byt
 	if !ok {
 		return errors.New("the final step has no arrays")
 	}
-	var b bytes.Buffer
-	z := zip.NewWriter(&b)
+	if err := os.MkdirAll(n.runDir(run), 0o700); err != nil {
+		return err
+	}
+	t, err := durable.CreateTemp(durable.OS{}, n.runDir(run), 0o600)
+	if err != nil {
+		return err
+	}
+	if err = writeNPZ(t, arrays); err == nil {
+		err = t.Publish(modelFile)
+	}
+	if err != nil {
+		return errors.Join(err, t.Discard())
+	}
+	return t.Close()
+}
+
+// writeNPZ writes arrays chunk by chunk, as they lie in memory.
+func writeNPZ(t *durable.Temp, arrays object.ArrayRecord) error {
+	w := bufio.NewWriterSize(io.NewOffsetWriter(t, 0), 1<<20)
+	z := zip.NewWriter(w)
 	for _, a := range arrays {
 		f, err := z.CreateHeader(&zip.FileHeader{Name: a.Name + ".npy", Method: zip.Store})
 		if err != nil {
 			return err
 		}
-		if _, err := f.Write(a.Array.Bytes()); err != nil {
-			return err
+		for _, c := range a.Array.Chunks {
+			if _, err := f.Write(c.Data); err != nil {
+				return err
+			}
 		}
 	}
 	if err := z.Close(); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(n.runDir(run), 0o700); err != nil {
-		return err
-	}
-	return durable.WriteFile(durable.OS{}, filepath.Join(n.runDir(run), modelFile), b.Bytes(), 0o600)
+	return w.Flush()
 }

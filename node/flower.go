@@ -304,7 +304,19 @@ func (t *teller) end(e Event) error {
 	if t.why != "" {
 		return fmt.Errorf("%s: %s", e.Reason, t.why)
 	}
+	if hint := hints[e.Reason]; hint != "" {
+		return fmt.Errorf("the run ended as %s: %s: %s", e.Outcome, e.Reason, hint)
+	}
 	return fmt.Errorf("the run ended as %s: %s", e.Outcome, e.Reason)
+}
+
+// hints say of the enclave's codes, where this node knows nothing more, what they mean and
+// who does. The enclave's log has the reason itself.
+var hints = map[string]string{
+	"app":     "the ServerApp broke a rule, or failed; the enclave's log names the rule",
+	"invalid": "a node's answer is not what it must be, or its app failed; that node's log says why",
+	"late":    "a node did not answer in time",
+	"policy":  "the federation's policy does not allow it; the enclave's log says what",
 }
 
 // openingTime is how long a ServerApp may take to its first message: Python's start, and

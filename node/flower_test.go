@@ -47,7 +47,9 @@ func TestTeller(t *testing.T) {
 		"taken back":     {[]Event{{Kind: "refused", Request: request, Reason: "taken back by its user"}}, closed, "", "stopped by its user"},
 		"declined":       {[]Event{{Kind: "declined", Run: runID, Request: request, Reason: "app is not installed"}}, nil, "", "takes no part: app is not installed"},
 		"own app failed": {append(begun, Event{Kind: "failed", Run: runID, Reason: "ValueError"}, Event{Kind: "ended", Run: runID, Outcome: receipt.Failed, Reason: "late"}), nil, "this node: ValueError", "late: ValueError"},
-		"other failed":   {append(begun, Event{Kind: "ended", Run: runID, Outcome: receipt.Failed, Reason: "late"}), nil, "", "ended as failed: late"},
+		"other failed":   {append(begun, Event{Kind: "ended", Run: runID, Outcome: receipt.Failed, Reason: "late"}), nil, "", "ended as failed: late: a node did not answer in time"},
+		"a ServerApp":    {append(begun, Event{Kind: "ended", Run: runID, Outcome: receipt.Failed, Reason: "app"}), nil, "", "app: the ServerApp broke a rule"},
+		"no hint":        {append(begun, Event{Kind: "ended", Run: runID, Outcome: "lost", Reason: "lost"}), nil, "", "ended as lost: lost"},
 		"no ack":         {append(begun, Event{Kind: "ack-refused", Run: runID, Reason: "not among the inputs"}, Event{Kind: "ended", Run: runID, Outcome: receipt.Failed, Reason: "ack_late"}), nil, "does not agree", "not among the inputs"},
 	} {
 		var out []string

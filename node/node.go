@@ -84,6 +84,9 @@ type Config struct {
 	// CheckStrategy says, in words for users, whether enclaves have a native strategy and it
 	// takes those arguments; nil leaves that to the enclave, which answers with a code.
 	CheckStrategy func(name string, arguments map[string]any) error
+	// CheckArray says so of an array of the initial model, by its numpy type: whether native
+	// strategies aggregate such elements; nil as above.
+	CheckArray func(name, descr string) error
 }
 
 // Event is something that happened to a run or a session, for people and tests.

@@ -56,7 +56,7 @@ const maxInline = session.MaxMessage - 64<<10
 // that do not fit into a message are sealed and stored at the link first. ctx bounds
 // that. It may be called while Run runs, from any goroutine.
 func (n *Node) StartRun(ctx context.Context, q RunRequest) (Digest, error) {
-	i := initialArrays{n: n, ctx: ctx, outline: map[object.ID][]byte{}}
+	i := initialArrays{n: n, ctx: ctx, outline: map[object.ID][]byte{}, heads: map[object.ID]object.NPY{}}
 	give := q.Objects
 	if give == nil {
 		give = func(add func([]byte) error) error {
@@ -85,8 +85,9 @@ type initialArrays struct {
 	upload *transfer.Upload
 	parcel *chunkstore.ParcelWriter // nil while they are inline
 
-	outline map[object.ID][]byte // all but the chunks
-	root    object.ID            // of outline
+	outline map[object.ID][]byte     // all but the chunks
+	heads   map[object.ID]object.NPY // of chunks that begin an array
+	root    object.ID                // of outline
 }
 
 func (i *initialArrays) take(give func(add func([]byte) error) error) error {
@@ -106,24 +107,39 @@ func (i *initialArrays) take(give func(add func([]byte) error) error) error {
 	return nil
 }
 
-// checkFrozen refuses, in words for the user, what the enclave would refuse with a code.
-func (i *initialArrays) checkFrozen(config []byte) error {
+// check refuses, in words for the user, what the enclave would refuse with a code: arrays
+// that no native strategy aggregates, and settings that freeze others than there are.
+func (i *initialArrays) check(config []byte) error {
 	dict, err := inflate(i.root, func(id object.ID) ([]byte, error) { return lookup(i.outline, id) })
 	if err != nil {
 		return fmt.Errorf("initial arrays: %w", err)
 	}
 	for _, it := range dict {
-		if arrays, ok := it.Record.(object.ArrayRecord); ok {
-			_, err = flower.Frozen(config, arrays)
+		arrays, ok := it.Record.(object.ArrayRecord)
+		if !ok {
+			continue
+		}
+		for _, a := range arrays {
+			if i.n.cfg.CheckArray == nil || len(a.Array.Chunks) == 0 {
+				continue
+			}
+			if err := i.n.cfg.CheckArray(a.Name, i.heads[a.Array.Chunks[0].ID].Descr); err != nil {
+				return fmt.Errorf("initial arrays: %w", err)
+			}
+		}
+		if _, err := flower.Frozen(config, arrays); err != nil {
+			return err
 		}
 	}
-	return err
+	return nil
 }
 
 func (i *initialArrays) add(raw []byte) error {
 	if h, err := object.ParseHead(raw); err == nil && h.Kind != object.KindArrayChunk {
 		i.root = object.Sum(raw)
 		i.outline[i.root] = bytes.Clone(raw)
+	} else if npy, e := object.ParseNPY(h.Body); err == nil && e == nil {
+		i.heads[object.Sum(raw)] = npy
 	}
 	if i.parcel != nil {
 		return i.parcel.Add(raw)
@@ -182,8 +198,8 @@ func (n *Node) startRun(q RunRequest, initial *initialArrays) (Digest, error) {
 	if err := n.checkStrategy(q.Strategy, policy.StrategyArguments(q.Config), freezes); err != nil {
 		return Digest{}, err
 	}
-	if freezes {
-		if err := initial.checkFrozen(config); err != nil {
+	if q.Strategy != policy.StrategyCustom {
+		if err := initial.check(config); err != nil {
 			return Digest{}, err
 		}
 	}

@@ -377,6 +377,11 @@ func (w *work) work(ctx context.Context, uplink [32]byte) (*sealed, error) {
 		Type: w.body.Opens, Round: w.body.Round, Content: w.content,
 		Get: func(id object.ID) ([]byte, error) { return lookup(w.objects, id) },
 	}
+	// The answer to a model is about as large.
+	in.MaxReply = flower.DefaultMaxReply
+	for _, raw := range w.objects {
+		in.MaxReply += int64(len(raw))
+	}
 	if w.r.custom() {
 		in.Type, in.Group = w.terms.Type, w.terms.Group
 	}

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -29,8 +28,13 @@ const sameNodes = 3
 // them by the ids of Concordat's nodes, which is the order of the enclave. What comes out
 // of both is the same, byte for byte.
 func TestSame(t *testing.T) {
-	env := environments(t)[0] // one will do: Flower's FedAvg is the same in all
-	t.Run(filepath.Base(env), func(t *testing.T) { same(t, env) })
+	for _, env := range environments(t) {
+		if _, err := superlink.Version(env); err == nil {
+			t.Run(filepath.Base(env), func(t *testing.T) { same(t, env) })
+			return // one will do: Flower's FedAvg is the same in all
+		}
+	}
+	t.Skip("NOT TESTED against Flower's own server: of these versions package superlink starts none")
 }
 
 func same(t *testing.T, env string) {
@@ -65,19 +69,14 @@ func same(t *testing.T, env string) {
 	out, ok := run("my-node", here)
 	r := <-reference
 	t.Logf("%s\n%s", out, r.out)
-	id := regexp.MustCompile(`concordat run model ([0-9a-f]+)`).FindStringSubmatch(out)
-	if !ok || !r.ok || id == nil || !strings.Contains(out, "Run completed.") {
+	if !ok || !r.ok || !strings.Contains(out, "Run completed.") {
 		t.Fatal("a run did not complete")
 	}
 
 	if left, err := os.ReadDir(here); err != nil || len(left) != 0 {
 		t.Fatalf("on Concordat, code of the ServerApp after its first message ran: %v, %v", left, err)
 	}
-	model := filepath.Join(u.home, "model.npz")
-	if out, ok := u.run(u.program, "run", "model", id[1], "--control", u.control(f.Nodes[0]), "-o", model); !ok {
-		t.Fatal(out)
-	}
-	ours := entries(t, model)
+	ours := u.model(f, out)
 	theirs, backwards := written(t, filepath.Join(there, "arrays.npz")), written(t, filepath.Join(there, "backwards.npz"))
 
 	if a, b := slices.Sorted(maps.Keys(ours)), slices.Sorted(maps.Keys(theirs)); !slices.Equal(a, b) || len(a) < 8 {

@@ -197,7 +197,7 @@ func runNode(ctx context.Context, cmd *cobra.Command, s nodeSettings) error {
 
 // config reads the files that s names.
 func (s nodeSettings) config() (node.Config, error) {
-	c := node.Config{Dir: s.Data, Apps: s.Apps, Flower: s.Flower, Approve: s.Approve, Isolation: s.Isolation, Member: s.Member, CheckStrategy: checkStrategy}
+	c := node.Config{Dir: s.Data, Apps: s.Apps, Flower: s.Flower, Approve: s.Approve, Isolation: s.Isolation, Member: s.Member, CheckStrategy: checkStrategy, CheckArray: checkArray}
 	chain, err := loadChain(s.Policy)
 	if err != nil {
 		return c, err
@@ -229,5 +229,11 @@ func (s nodeSettings) config() (node.Config, error) {
 // checkStrategy says what an enclave of this version would.
 func checkStrategy(name string, arguments map[string]any) error {
 	_, err := aggregate.New(name, arguments)
+	return err
+}
+
+// checkArray does so too.
+func checkArray(name, descr string) error {
+	_, err := aggregate.Tensor{Name: name, Type: descr}.StateType()
 	return err
 }

@@ -26,7 +26,7 @@ var (
 
 // Limits of what one process may push, with the values used where zero.
 const (
-	DefaultMaxReply = 1 << 30  // bytes of all objects of a reply
+	DefaultMaxReply = 1 << 30  // bytes of all objects of a reply ([Instruction])
 	DefaultMaxState = 64 << 20 // bytes of a context's state
 	MaxObject       = 32 << 20 // bytes of one object; Flower's largest chunks are 20 MiB
 	MaxObjects      = 1 << 16  // objects of one message
@@ -48,8 +48,7 @@ type Config struct {
 	FabID, FabVersion string
 	Fab               []byte
 
-	MaxReply int64 // bytes; DefaultMaxReply if 0
-	MaxState int   // bytes; DefaultMaxState if 0
+	MaxState int // bytes; DefaultMaxState if 0
 
 	Now func() time.Time // time.Now if nil
 }
@@ -82,9 +81,6 @@ func NewApp(c Config) (*App, error) {
 				return nil, fmt.Errorf("flower: config value %.80q has type %T, want bool, int64, float64 or string", k, v)
 			}
 		}
-	}
-	if c.MaxReply == 0 {
-		c.MaxReply = DefaultMaxReply
 	}
 	if c.MaxState == 0 {
 		c.MaxState = DefaultMaxState

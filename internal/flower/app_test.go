@@ -91,7 +91,7 @@ func ask(t *testing.T, a *App, ctx context.Context, content bag) <-chan answer {
 	t.Helper()
 	out := make(chan answer, 1)
 	go func() {
-		r, err := a.Do(ctx, Instruction{Type: "train", Round: 3, Content: content.root, Get: content.get})
+		r, err := a.Do(ctx, Instruction{Type: "train", Round: 3, MaxReply: 4000, Content: content.root, Get: content.get})
 		out <- answer{r, err}
 	}()
 	return out
@@ -289,7 +289,7 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a := newApp(t, func(c *Config) { c.MaxReply = 4000 })
+			a := newApp(t)
 			done := ask(t, a, t.Context(), in)
 			m, mtree, err := a.PullMessage(t.Context())
 			if err != nil {

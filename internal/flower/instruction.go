@@ -18,6 +18,9 @@ type Instruction struct {
 	Round uint64 // becomes the group id, unless Group is set
 	Group string
 	TTL   time.Duration // how long the reply is wanted; 12 h, as Flower's, if 0
+	// MaxReply is what all objects of the reply may have, in bytes; DefaultMaxReply if 0.
+	// They are held in memory.
+	MaxReply int64
 
 	// Content is the RecordDict. Get returns the bytes of it and of every object
 	// under it, which are verified already: the App trusts them. They are not kept
@@ -36,6 +39,9 @@ func (a *App) newTask(in Instruction) (*task, error) {
 	if in.TTL <= 0 {
 		in.TTL = defaultTTL
 	}
+	if in.MaxReply == 0 {
+		in.MaxReply = DefaultMaxReply
+	}
 	m := object.Metadata{
 		RunID: a.config.RunID, SrcNode: Server, DstNode: a.config.NodeID,
 		Group: in.Group, TTL: in.TTL.Seconds(), Type: in.Type,
@@ -50,7 +56,7 @@ func (a *App) newTask(in Instruction) (*task, error) {
 	}
 	t := &task{
 		metadata: m, tree: tree, envelope: envelope, get: in.Get,
-		maxReply: a.config.MaxReply, known: map[object.ID]bool{}, answered: make(chan struct{}),
+		maxReply: in.MaxReply, known: map[object.ID]bool{}, answered: make(chan struct{}),
 	}
 	t.tree.Each(func(id object.ID) { t.known[id] = true })
 	return t, nil
@@ -105,7 +111,7 @@ func Envelop(m object.Metadata, root object.ID, get func(object.ID) ([]byte, err
 
 // outline reads a RecordDict without the data of its chunks.
 func outline(root object.ID, get func(object.ID) ([]byte, error)) (object.RecordDict, error) {
-	// Sizes are bounded elsewhere: object by object, and by Config.MaxReply.
+	// Sizes are bounded elsewhere: object by object, and by Instruction.MaxReply.
 	n, err := object.Inflate(root, get, object.Limits{Objects: MaxObjects, Bytes: math.MaxInt64, Outline: true})
 	if err != nil {
 		return nil, err

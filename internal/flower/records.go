@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -100,6 +101,9 @@ func UnpackBundle(d object.RecordDict) ([]byte, error) {
 	return content, nil
 }
 
+// metricExamples is the metric that Flower's strategies weigh by, and so do native ones.
+const metricExamples = "num-examples"
+
 // ConfigRound is the key under which Flower's strategies send the round.
 const ConfigRound = "server-round"
 
@@ -131,7 +135,7 @@ func Split(d object.RecordDict, train bool) (arrays object.ArrayRecord, metrics 
 }
 
 // CheckReply says whether a reply may leave a node, and be taken by the enclave,
-// under p: its form, the size of its metrics and their keys.
+// under p: its form, the size of its metrics, their keys, and whether they can be averaged.
 func CheckReply(d object.RecordDict, train bool, p *policy.Policy) error {
 	_, metrics, err := Split(d, train)
 	if err != nil {
@@ -147,6 +151,37 @@ func CheckReply(d object.RecordDict, train bool, p *policy.Policy) error {
 	for _, it := range metrics {
 		if len(p.Nodes.MetricKeys) > 0 && !slices.Contains(p.Nodes.MetricKeys, it.Key) {
 			return fmt.Errorf("%w: metric %.80q is not among those that the policy lets out", ErrRefused, it.Key)
+		}
+	}
+	return checkMeans(metrics)
+}
+
+// checkMeans says whether metrics can be averaged with others: the weight is there, and
+// all are finite. Values stay out of the error: the enclave logs it.
+func checkMeans(metrics object.MetricRecord) error {
+	const mostExamples = 1 << 53 // of all contributions together (enclave/aggregate)
+	var weighs bool
+	switch n := metrics.Get(metricExamples).(type) {
+	case object.Sint:
+		weighs = n >= 0 && n <= mostExamples
+	case object.Uint:
+		weighs = n <= mostExamples
+	}
+	if !weighs {
+		return fmt.Errorf("%w: metric %q is no whole number from 0 to 2^53", ErrRefused, metricExamples)
+	}
+	for _, it := range metrics {
+		var numbers []float64
+		switch v := it.Value.(type) {
+		case object.Double:
+			numbers = []float64{float64(v)}
+		case object.Doubles:
+			numbers = v
+		}
+		for _, x := range numbers {
+			if !(math.Abs(x) < 0x1p1023) { // NaN too
+				return fmt.Errorf("%w: metric %.80q is not finite, or too large for a mean", ErrRefused, it.Key)
+			}
 		}
 	}
 	return nil

@@ -2,9 +2,11 @@ package process
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
-	"strings"
+
+	"github.com/concordat/concordat/internal/flower"
 )
 
 // Environment is a Python environment with a version of Flower in it. It is not changed
@@ -32,11 +34,11 @@ func Open(dir string) (*Environment, error) {
 	if e.python, err = interpreterOf(real); err != nil {
 		return nil, err
 	}
-	version, err := versionOf(real)
+	version, err := flower.VersionOf(real)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", real, err)
 	}
-	if e.dialect, err = DialectOf(version); err != nil {
+	if e.dialect, err = dialectOf(version); err != nil {
 		return nil, fmt.Errorf("%s: %w", real, err)
 	}
 	return e, nil
@@ -56,16 +58,6 @@ func (e *Environment) Program(part Part) Program {
 	}
 }
 
-// versionOf reads from an environment which version of Flower is in it.
-func versionOf(environment string) (string, error) {
-	found, err := filepath.Glob(filepath.Join(environment, "lib", "python3*", "site-packages", "flwr-*.dist-info"))
-	if err != nil || len(found) != 1 {
-		return "", fmt.Errorf("it holds flwr %d times, want once: pip install flwr", len(found))
-	}
-	name := filepath.Base(found[0])
-	return strings.TrimSuffix(strings.TrimPrefix(name, "flwr-"), ".dist-info"), nil
-}
-
 // Dialect is how the processes of a version of Flower are started and served. The zero
 // value is dialect A, also that of programs that are no Python.
 type Dialect struct {
@@ -73,20 +65,16 @@ type Dialect struct {
 	oneFlag bool // both parts take their address by one flag
 }
 
-// DialectOf returns the dialect of a version. Those of 1.30 to 1.34 spoke gRPC of another
+// dialectOf returns the dialect of a version. Those of 1.30 to 1.34 spoke gRPC of another
 // kind.
-func DialectOf(version string) (Dialect, error) {
-	var major, minor int
-	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
-		return Dialect{}, fmt.Errorf("flwr has version %.40q", version)
-	}
+func dialectOf(v flower.Version) (Dialect, error) {
 	switch {
-	case major == 1 && minor >= 26 && minor <= 29:
+	case v.Between(26, 29):
 		return Dialect{}, nil
-	case major == 1 && minor >= 35:
-		return Dialect{Runtime: true, oneFlag: minor >= 36}, nil
+	case v.Between(35, math.MaxInt):
+		return Dialect{Runtime: true, oneFlag: v.Minor >= 36}, nil
 	}
-	return Dialect{}, fmt.Errorf("it has flwr %s; 1.26 to 1.29, and 1.35 and later, are served", version)
+	return Dialect{}, fmt.Errorf("it has flwr %.40s; 1.26 to 1.29, and 1.35 and later, are served", v)
 }
 
 // Part is one half of a Flower app.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -15,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/concordat/concordat/internal/flower"
 )
 
 // ErrNoFlower is in the error of an environment that has nothing to run.
@@ -120,28 +123,22 @@ func Environ(dir string) []string {
 // [Start] cannot run, or that has none, wraps [ErrNoFlower].
 func Version(environment string) (string, error) {
 	v, _, err := version(environment)
-	return v, err
+	return v.String(), err
 }
 
 // version also says whether that version's processes speak HTTP with each other, rather
 // than gRPC.
-func version(environment string) (v string, http bool, err error) {
-	found, err := filepath.Glob(filepath.Join(environment, "lib", "python3*", "site-packages", "flwr-*.dist-info"))
-	if err != nil || len(found) != 1 {
-		return "", false, fmt.Errorf("%w: %q holds flwr %d times, want once", ErrNoFlower, environment, len(found))
-	}
-	v = strings.TrimSuffix(strings.TrimPrefix(filepath.Base(found[0]), "flwr-"), ".dist-info")
-	var major, minor int
-	if _, err := fmt.Sscanf(v, "%d.%d", &major, &minor); err != nil {
-		return "", false, fmt.Errorf("%w: %q has flwr %.40q", ErrNoFlower, environment, v)
+func version(environment string) (v flower.Version, http bool, err error) {
+	if v, err = flower.VersionOf(environment); err != nil {
+		return v, false, fmt.Errorf("%w: %q: %w", ErrNoFlower, environment, err)
 	}
 	switch {
-	case major == 1 && minor >= 26 && minor <= 29:
+	case v.Between(26, 29):
 		return v, false, nil
-	case major == 1 && minor >= 40:
+	case v.Between(40, math.MaxInt):
 		return v, true, nil
 	}
-	return "", false, fmt.Errorf("%w: %q has flwr %s", ErrNoFlower, environment, v)
+	return v, false, fmt.Errorf("%w: %q has flwr %.40s", ErrNoFlower, environment, v)
 }
 
 // ports returns addresses on loopback where nobody listened a moment ago.
