@@ -10,8 +10,9 @@ TOOL := $(GO) tool -modfile=internal/tools/go.mod
 # minutes under the race detector; they run without it, everything else with it.
 PURE := /(attestation|verifier|policy)(/|$$)
 # These start whole federations, many at once, and take several times as long under the
-# race detector: "make race" runs them so, "make test" without.
+# race detector: "make test RACED=all" runs them so, "make test" without.
 WHOLE := /(ci|cmd/concordat)$$
+PLAIN := $(PURE)$(if $(filter all,$(RACED)),,|$(WHOLE))
 # Of what the others link, SQLite (C, transpiled) and the arithmetic of finite fields are
 # not instrumented: they are half of the time, and hold no code of ours. No package that
 # instantiates generic code may stand here, or the linker may take its uninstrumented copy.
@@ -25,15 +26,14 @@ INTEROP ?= 1.26.1 1.29.0 1.42.0
 # between them where something changed. It takes too long for every change.
 INTEROP_ALL ?= 1.26.1 1.28.0 1.29.0 1.35.0 1.37.0 1.42.0
 
-.PHONY: all help build demo simulator test race interop interop-all bench lint generate check-generated wasm release release-check clean
+.PHONY: all help build demo simulator test interop interop-all bench lint generate check-generated wasm release release-check clean
 
 all: build
 
 help:
 	@echo 'make build            the programs, into bin/'
 	@echo 'make demo             a whole simulated federation; DEMO="--platform tdx" passes flags'
-	@echo 'make test             go vet and every test; units under the race detector where there is a C compiler'
-	@echo 'make race             whole federations under the race detector'
+	@echo 'make test             go vet and every test, under the race detector where there is a C compiler; RACED=all: whole federations too'
 	@echo 'make interop          whole federations with what Flower publishes; INTEROP="1.28.0" chooses versions'
 	@echo 'make interop-all      the same with every version that docs/flower.md says is tested: long'
 	@echo 'make bench            measurements, into out/bench.json'
@@ -63,18 +63,13 @@ test:
 	@$(GO) test -tags sevioctl -run 'Older|NoDevice' ./attestation/collect
 	@$(GO) build -trimpath -tags sevioctl -o /dev/null ./cmd/concordat-enclave
 	@if command -v $${CC:-cc} >/dev/null 2>&1; then \
-		echo "test: with the race detector ($$(command -v $${CC:-cc})), but for packages that are pure functions and whole federations (make race)"; \
-		CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -Wno-deprecated-declarations" $(GO) test $(RACE) -timeout 10m $$($(GO) list ./... | grep -vE '$(PURE)|$(WHOLE)') && \
-		$(GO) test -timeout 10m $$($(GO) list ./... | grep -E '$(PURE)|$(WHOLE)'); \
+		echo "test: with the race detector ($$(command -v $${CC:-cc})), but for packages that are pure functions$(if $(filter all,$(RACED)),, and whole federations (RACED=all))"; \
+		CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -Wno-deprecated-declarations" $(GO) test $(RACE) -timeout 10m $$($(GO) list ./... | grep -vE '$(PLAIN)') && \
+		$(GO) test -timeout 10m $$($(GO) list ./... | grep -E '$(PLAIN)'); \
 	else \
 		echo "test: without the race detector (no C compiler found)"; \
 		$(GO) test -timeout 10m ./...; \
 	fi
-
-# What "make test" runs without the race detector though it has goroutines.
-race:
-	@command -v $${CC:-cc} >/dev/null 2>&1 || { echo 'race: NOT TESTED: there is no C compiler'; exit 75; }
-	CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -Wno-deprecated-declarations" $(GO) test $(RACE) -timeout 15m $$($(GO) list ./... | grep -E '$(WHOLE)')
 
 # What the example in JAX and the app with scikit-learn need; they run with the last of
 # those versions alone.

@@ -48,7 +48,9 @@ func TestAnotherObject(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := OpenParcel(t.Context(), secret, s.Manifest, s.Root, s.Count, Fetch(func(_ context.Context, dst []byte, id ID, _ int64) ([]byte, error) { return append(dst, stored[id]...), nil }))
+		p, err := OpenParcel(t.Context(), secret, s.Manifest, s.Root, s.Count, Fetch(func(_ context.Context, dst []byte, id ID, _ int64) ([]byte, error) {
+			return append(dst, stored[id]...), nil
+		}))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

@@ -47,7 +47,9 @@ func TestSignedApp(t *testing.T) {
 		if err != nil {
 			return // here already
 		}
-		f.Nodes[0].Await(t, "the refusal with "+what, func(e node.Event) bool { return e.Request == req && (e.Kind == "refused" || e.Kind == "ended" && e.Outcome == "failed") })
+		f.Nodes[0].Await(t, "the refusal with "+what, func(e node.Event) bool {
+			return e.Request == req && (e.Kind == "refused" || e.Kind == "ended" && e.Outcome == "failed")
+		})
 	}
 	publish := func(n *ci.Node, s *cose.Signer, version string, signed uint64) {
 		t.Helper()
@@ -60,7 +62,9 @@ func TestSignedApp(t *testing.T) {
 			t.Fatalf("published %+v, %v", p, err)
 		}
 		for _, n := range f.Nodes {
-			n.Await(t, "the signature of "+version, func(e node.Event) bool { return e.Kind == "signed" && bytes.Contains([]byte(e.Reason), []byte(version)) })
+			n.Await(t, "the signature of "+version, func(e node.Event) bool {
+				return e.Kind == "signed" && bytes.Contains([]byte(e.Reason), []byte(version))
+			})
 		}
 		if p, err := n.Node.PublishApp(t.Context(), raw); err != nil || !p.Logged {
 			t.Errorf("published again: %+v, %v", p, err)
