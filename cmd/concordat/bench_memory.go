@@ -42,6 +42,23 @@ func peakMemory(pid int) (now, peak int64, err error) {
 	return now, peak, nil
 }
 
+// availableMemory returns how many bytes of memory programs can take without swapping
+// (MemAvailable of proc_meminfo(5)).
+func availableMemory() (int64, error) {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) == 3 && f[0] == "MemAvailable:" && f[2] == "kB" {
+			n, err := strconv.ParseInt(f[1], 10, 64)
+			return n << 10, err
+		}
+	}
+	return 0, errors.New("the kernel does not say how much memory is available")
+}
+
 // spent is what processors spent in a process, and in the kernel for it: in its own
 // threads, and in those children that have ended and that it has waited for, with theirs.
 type spent struct{ own, ended time.Duration }

@@ -26,6 +26,10 @@ import (
 // streamRow is how many elements a row of the synthetic model has: 4 KiB of float32.
 const streamRow = 1 << 10
 
+// streamCopies is how many times nodes and apps hold the model: each of the three members
+// about four times.
+const streamCopies = 4 * minDemoNodes
+
 // streamRounds are the rounds of training whose time is taken.
 const streamRounds = 3
 
@@ -38,13 +42,17 @@ func newBenchStreamCommand() *cobra.Command {
 size for three rounds, with an app that returns every model as it came: what is measured is Concordat. It
 prints how fast the members' contributions go into the aggregate, against SHA-256 on one core over as many
 bytes, and how much memory link and enclave ever had. Nodes and apps hold the model, about four times in
-all for each of the three members.`,
+all for each of the three members; "concordat bench relay" takes what fits no memory.`,
 		Example: "  concordat bench stream --size 256MiB",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			n, err := parseSize(size)
 			if err != nil {
 				return usagef("--size %q: %w", size, err)
+			}
+			if has, err := availableMemory(); err == nil && n > has/streamCopies {
+				return hinted(exitFail, fmt.Errorf("bench stream: nodes and apps would hold %d times %s, and this machine has %.0f GB of memory to give", streamCopies, size, float64(has)/1e9),
+					"\"concordat bench relay --size %dMiB\" takes contributions of that size from three nodes through a link to their mean in constant memory, without apps; they need as much room on disk", minDemoNodes*(n>>20))
 			}
 			dir, err := os.MkdirTemp("", "concordat-bench-")
 			if err != nil {
