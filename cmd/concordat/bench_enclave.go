@@ -121,13 +121,23 @@ func (p *passage) memory(l *memoryLine, size int64, members int, say func(string
 
 func (p *passage) memoryUse(strategy string, size int64, members int, say func(string, ...any)) (use memoryUse, err error) {
 	elements := int(max(1, size/4))
-	end := tell(p.ctx, say, "sealed and stored", size, p.sealed.Load)
-	all, err := p.deposit(1, elements)
-	end()
+	all, err := p.depositSaying(1, elements, say)
 	if err != nil {
 		return use, err
 	}
-	task, err := json.Marshal(memoryTask{Link: p.address, Contribution: all[0], Elements: elements, Members: members, Strategy: strategy})
+	return p.enclaveEnd(&memoryTask{Link: p.address, Contributions: all, Elements: elements, Members: members, Strategy: strategy}, say)
+}
+
+// depositSaying is deposit that says how far it is.
+func (p *passage) depositSaying(n, elements int, say func(string, ...any)) ([]deposited, error) {
+	end := tell(p.ctx, say, "sealed and stored", 4*int64(n)*int64(elements), p.sealed.Load)
+	defer end()
+	return p.deposit(n, elements)
+}
+
+// enclaveEnd has a process of its own do a task.
+func (p *passage) enclaveEnd(t *memoryTask, say func(string, ...any)) (use memoryUse, err error) {
+	task, err := json.Marshal(t)
 	if err != nil {
 		return use, err
 	}
@@ -165,11 +175,11 @@ func (s *saying) Write(b []byte) (int, error) {
 
 // memoryTask is what the process of an enclave's end reads, as JSON.
 type memoryTask struct {
-	Link         string
-	Contribution deposited
-	Elements     int
-	Members      int
-	Strategy     string
+	Link          string
+	Contributions []deposited // of one run; where there are more members they share them in turn
+	Elements      int
+	Members       int
+	Strategy      string
 }
 
 // memoryUse is what it prints, in bytes.
@@ -200,8 +210,11 @@ func newBenchEnclaveCommand() *cobra.Command {
 // the outputs that lie at the link, by the same packages and in the same order. Its
 // sessions, statements and receipts, a few KB each, are not in it.
 func (t *memoryTask) run(ctx context.Context, say func(string, ...any)) (use memoryUse, err error) {
+	if len(t.Contributions) == 0 {
+		return use, errors.New("bench: internal error: a task with no contributions")
+	}
 	debug.SetGCPercent(enclave.CollectAt)
-	enclave, err := attachEnclave(ctx, t.Link, t.Contribution.Scope.Federation)
+	enclave, err := attachEnclave(ctx, t.Link, t.Contributions[0].Scope.Federation)
 	if err != nil {
 		return use, err
 	}
@@ -209,8 +222,16 @@ func (t *memoryTask) run(ctx context.Context, say func(string, ...any)) (use mem
 	if use.Idle, _, err = peakMemory(os.Getpid()); err != nil {
 		return use, err
 	}
-	from := transfer.NewReader(enclave.chunks, t.Contribution.Scope)
-	end := tell(ctx, say, "read and checked, then aggregated twice", 3*int64(t.Members)*4*int64(t.Elements), func() int64 { return int64(from.Bytes()) })
+	var from []*transfer.Reader
+	for _, c := range t.Contributions {
+		from = append(from, transfer.NewReader(enclave.chunks, c.Scope))
+	}
+	end := tell(ctx, say, "read and checked, then aggregated twice", 3*int64(t.Members)*4*int64(t.Elements), func() (n int64) {
+		for _, r := range from {
+			n += int64(r.Bytes())
+		}
+		return n
+	})
 	all, err := t.check(ctx, from)
 	if err == nil {
 		err = t.produce(ctx, enclave, all)
@@ -223,13 +244,13 @@ func (t *memoryTask) run(ctx context.Context, say func(string, ...any)) (use mem
 }
 
 // check reads each contribution as it comes.
-func (t *memoryTask) check(ctx context.Context, from *transfer.Reader) ([]*opened, error) {
+func (t *memoryTask) check(ctx context.Context, from []*transfer.Reader) ([]*opened, error) {
 	all := make([]*opened, t.Members)
 	g, ctx := errgroup.WithContext(ctx)
 	turns := make(chan struct{}, enclave.FirstReadings)
 	for i := range all {
 		g.Go(func() (err error) {
-			if all[i], err = t.Contribution.open(ctx, from); err != nil {
+			if all[i], err = t.Contributions[i%len(from)].open(ctx, from[i%len(from)]); err != nil {
 				return err
 			}
 			turns <- struct{}{}
@@ -252,7 +273,7 @@ func (t *memoryTask) produce(ctx context.Context, enclave *party, all []*opened)
 	if err != nil {
 		return err
 	}
-	scope := t.Contribution.Scope
+	scope := t.Contributions[0].Scope
 	put := enclave.chunks.Upload(ctx, chunkstore.Scope{Federation: scope.Federation, Run: scope.Run})
 	stored, err := t.outputs(ctx, plan, all, put.Add)
 	if err = errors.Join(err, put.Close()); err == nil && stored != named {
@@ -262,7 +283,7 @@ func (t *memoryTask) produce(ctx context.Context, enclave *party, all []*opened)
 }
 
 func (t *memoryTask) outputs(ctx context.Context, plan *aggregate.Plan, all []*opened, put func(chunkstore.ID, []byte) error) (chunkstore.Sealed, error) {
-	p := chunkstore.NewParcelWriter(chunkstore.NewDownlink(t.Contribution.Secret, t.Contribution.Scope.Run, 1), put)
+	p := chunkstore.NewParcelWriter(chunkstore.NewDownlink(t.Contributions[0].Secret, t.Contributions[0].Scope.Run, 1), put)
 	w := object.NewChunkWriter(p.AddObject)
 	if err := aggregateOnce(ctx, plan, syntheticTensor(t.Elements), all, w); err != nil {
 		return chunkstore.Sealed{}, err

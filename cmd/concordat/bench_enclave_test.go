@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -61,16 +62,16 @@ func TestMemoryLine(t *testing.T) {
 // The task that the process reads is the one that was written.
 func TestMemoryTask(t *testing.T) {
 	t.Parallel()
-	want := memoryTask{Link: "127.0.0.1:1#sha256:00", Elements: 7, Members: 3, Strategy: "fedavg", Contribution: deposited{
+	want := memoryTask{Link: "127.0.0.1:1#sha256:00", Elements: 7, Members: 3, Strategy: "fedavg", Contributions: []deposited{{
 		Scope: chunkstore.Scope{Federation: cose.Digest{1}, Run: cose.Digest{2}, Owner: cose.Digest{3}}, Secret: [32]byte{4}, Seq: 5,
 		Sealed: chunkstore.Sealed{Manifest: chunkstore.Ref{OID: [32]byte{6}, ID: chunkstore.ID{7}, Size: 8}, Root: cose.Digest{9}, Count: 10},
-	}}
+	}}}
 	b, err := json.Marshal(want)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got memoryTask
-	if err := json.Unmarshal(b, &got); err != nil || got != want {
+	if err := json.Unmarshal(b, &got); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
@@ -78,7 +79,7 @@ func TestMemoryTask(t *testing.T) {
 // A process that cannot read its task, or reach its link, ends with a reason.
 func TestBenchEnclaveRefuses(t *testing.T) {
 	t.Parallel()
-	for in, want := range map[string]string{"": "task on standard input", "{}": "link address"} {
+	for in, want := range map[string]string{"": "task on standard input", "{}": "no contributions", `{"Contributions": [{}]}`: "link address"} {
 		root := newRootCommand()
 		root.SetArgs([]string{"bench", "enclave"})
 		root.SetIn(strings.NewReader(in))

@@ -117,8 +117,8 @@ func TestPassage(t *testing.T) {
 		if err := near(got.Bytes(), want.Bytes()); err != nil {
 			t.Errorf("%s: %v", strategy, err)
 		}
-		task := memoryTask{Contribution: all[0], Elements: elements, Members: n, Strategy: strategy}
-		checked, err := task.check(t.Context(), transfer.NewReader(p.enclave.chunks, all[0].Scope))
+		task := memoryTask{Contributions: all[:2], Elements: elements, Members: n, Strategy: strategy}
+		checked, err := task.check(t.Context(), []*transfer.Reader{transfer.NewReader(p.enclave.chunks, all[0].Scope), transfer.NewReader(p.enclave.chunks, all[1].Scope)})
 		if err == nil && len(checked) != n {
 			t.Errorf("%d contributions were read", len(checked))
 		}
