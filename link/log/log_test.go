@@ -90,16 +90,26 @@ func newStage(t testing.TB, members, need int) *stage {
 
 func newStageAt(t testing.TB, members, need int, interval time.Duration) *stage {
 	t.Helper()
-	key := signerOf(t, 0)
-	s := &stage{store: newMemory(), published: make(chan []byte, 10000)}
-	logKey, err := VerifierKey(origin, key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := &stage{store: newMemory(), published: make(chan []byte, 10000), members: witnesses(t, members)}
 	s.cfg = Config{
-		Federation: federation, Dir: t.TempDir(), Origin: origin, Key: key, Need: need, Store: s.store,
+		Federation: federation, Dir: t.TempDir(), Origin: origin, Key: signerOf(t, 0), Need: need, Store: s.store,
 		Published: func(n []byte) { s.published <- n },
 		Logger:    slog.New(slog.NewTextHandler(t.Output(), nil)), CheckpointInterval: interval,
+	}
+	for _, w := range s.members {
+		s.cfg.Witnesses = append(s.cfg.Witnesses, w.Key())
+	}
+	s.open(t)
+	t.Cleanup(func() { s.Close(context.Background()) })
+	return s
+}
+
+// witnesses are those of the first members, who have cosigned nothing yet.
+func witnesses(t testing.TB, members int) (all []*tlog.Witness) {
+	t.Helper()
+	logKey, err := VerifierKey(origin, signerOf(t, 0).Public())
+	if err != nil {
+		t.Fatal(err)
 	}
 	for i := range members {
 		w, err := tlog.NewWitness(tlog.WitnessConfig{
@@ -109,12 +119,9 @@ func newStageAt(t testing.TB, members, need int, interval time.Duration) *stage 
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.members = append(s.members, w)
-		s.cfg.Witnesses = append(s.cfg.Witnesses, w.Key())
+		all = append(all, w)
 	}
-	s.open(t)
-	t.Cleanup(func() { s.Close(context.Background()) })
-	return s
+	return all
 }
 
 func seed(b byte) ed25519.PrivateKey {
@@ -395,8 +402,7 @@ func TestBadWitnesses(t *testing.T) {
 		return asked
 	}
 	lines := func(m int, note []byte) []byte {
-		fresh := newStage(t, 3, 2)
-		l, err := fresh.members[m].Add(0, nil, note)
+		l, err := witnesses(t, 3)[m].Add(0, nil, note)
 		if err != nil {
 			t.Error(err)
 		}
