@@ -167,7 +167,7 @@ func (e *Enclave) logged(x entry) {
 		e.denial(d)
 		return
 	}
-	if e.history.signed.Add(x.raw) {
+	if e.history.signed.Add(e.policy, x.raw) {
 		return
 	}
 	u, err := receipt.Parse(x.raw)

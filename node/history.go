@@ -145,7 +145,7 @@ func (n *Node) entered(e entry) {
 		n.heedDenials()
 		return
 	}
-	if h.signed.Add(raw) {
+	if h.signed.Add(n.policy, raw) {
 		h.published[cose.Sum(raw)] = index
 		n.signatureLogged(raw)
 		return

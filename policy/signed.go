@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 
@@ -95,56 +94,57 @@ func parseAppSignature(raw []byte) (*cose.Message, *AppSignature, error) {
 	return msg, a, nil
 }
 
-// Bounds of what a party keeps of the log, which may hold what anybody writes.
-const (
-	maxSignatures = 1 << 12 // in all
-	maxOfApp      = 64      // of one bundle
-)
+// maxSignatures bounds what a party keeps, of signatures that verify.
+const maxSignatures = 1 << 16
 
-// AppSignatures is what a party has seen in the log that has the form of signatures of
-// apps. Which of them count, the policy says that is asked, so that the same log gives the
-// same answer whoever reads it when. The zero value is empty and ready; it is not safe for
-// concurrent use.
+// AppSignatures is the signatures of apps that a party has seen in the log. The zero value
+// is empty and ready; it is not safe for concurrent use.
 type AppSignatures struct {
 	// Denials, if set, are asked for each signer's key: what a denied key has signed does
 	// not count.
 	Denials *Denials
 
-	of    map[Digest][][]byte // by bundle
+	of    map[Digest][]signature // by bundle
 	count int
 }
 
-// Add takes an entry of the log and reports whether it has the form of a signature. It
-// keeps no reference to raw. What is beyond its bounds is left out.
-func (s *AppSignatures) Add(raw []byte) bool {
-	_, a, err := parseAppSignature(raw)
+// signature is one that verified. Of one key for one app and bundle there is one.
+type signature struct {
+	app string
+	key Digest // id
+}
+
+// Add takes an entry of the log, of which anybody may have written any, and reports whether
+// it is a signature by a signer of p, the policy in force. What is beyond its bound does
+// not count.
+func (s *AppSignatures) Add(p *Policy, raw []byte) bool {
+	a, key, err := p.VerifyAppSignature(raw)
 	if err != nil {
 		return false
 	}
-	of := s.of[a.Digest]
-	if s.count == maxSignatures || len(of) == maxOfApp || slices.ContainsFunc(of, func(x []byte) bool { return bytes.Equal(x, raw) }) {
+	x := signature{a.App, key}
+	if s.count == maxSignatures || slices.Contains(s.of[a.Digest], x) {
 		return true
 	}
 	if s.of == nil {
-		s.of = make(map[Digest][][]byte)
+		s.of = make(map[Digest][]signature)
 	}
-	s.of[a.Digest] = append(of, bytes.Clone(raw))
+	s.of[a.Digest] = append(s.of[a.Digest], x)
 	s.count++
 	return true
 }
 
 // signedBy returns the ids of the keys whose signatures of a bundle count for an entry of
-// p. A nil set is empty.
-func (s *AppSignatures) signedBy(p *Policy, entry *SignedApp, bundle Digest) (keys []Digest) {
+// a policy. A nil set is empty.
+func (s *AppSignatures) signedBy(entry *SignedApp, bundle Digest) (keys []Digest) {
 	if s == nil {
 		return nil
 	}
-	for _, raw := range s.of[bundle] {
-		a, key, err := p.VerifyAppSignature(raw)
-		if err != nil || a.App != entry.App || slices.Contains(keys, key) || s.Denials != nil && s.Denials.Contains(DenyKey, key[:]) {
-			continue
+	for _, x := range s.of[bundle] {
+		signs := slices.ContainsFunc(entry.Signers, func(k cose.Key) bool { return k.ID() == x.key })
+		if x.app == entry.App && signs && (s.Denials == nil || !s.Denials.Contains(DenyKey, x.key[:])) {
+			keys = append(keys, x.key)
 		}
-		keys = append(keys, key)
 	}
 	return keys
 }
@@ -159,7 +159,7 @@ func (p *Policy) App(digest Digest, signed *AppSignatures) *App {
 	}
 	for i := range p.SignedApps {
 		e := &p.SignedApps[i]
-		if uint64(len(signed.signedBy(p, e, digest))) >= e.Threshold {
+		if uint64(len(signed.signedBy(e, digest))) >= e.Threshold {
 			return &App{Digest: digest, Name: e.App, Exposure: ExposureAggregate, Configs: e.Configs, Strategies: e.Strategies, MaxRounds: e.MaxRounds}
 		}
 	}
@@ -173,7 +173,7 @@ func (p *Policy) SignersOf(digest Digest, signed *AppSignatures) []Digest {
 		return nil
 	}
 	for i := range p.SignedApps {
-		if keys := signed.signedBy(p, &p.SignedApps[i], digest); uint64(len(keys)) >= p.SignedApps[i].Threshold {
+		if keys := signed.signedBy(&p.SignedApps[i], digest); uint64(len(keys)) >= p.SignedApps[i].Threshold {
 			return keys
 		}
 	}
@@ -185,7 +185,7 @@ func (p *Policy) SignersOf(digest Digest, signed *AppSignatures) []Digest {
 func (p *Policy) Signed(a *AppSignature, key Digest, signed *AppSignatures) (have, want uint64) {
 	for i := range p.SignedApps {
 		if e := &p.SignedApps[i]; e.App == a.App {
-			keys := signed.signedBy(p, e, a.Digest)
+			keys := signed.signedBy(e, a.Digest)
 			if have = uint64(len(keys)); !slices.Contains(keys, key) {
 				have++
 			}

@@ -57,21 +57,22 @@ func TestSignedApps(t *testing.T) {
 	for name, c := range map[string]struct {
 		in   [][]byte
 		good bool
+		junk []int // of in
 	}{
-		"nobody":           {nil, false},
-		"one of two":       {[][]byte{ada}, false},
-		"two":              {[][]byte{ada, bob}, true},
-		"with a stranger":  {[][]byte{signApp(t, signer("mallory"), a), bob, ada}, true},
-		"one, twice":       {[][]byte{ada, ada, signApp(t, signer("app", "ada"), again)}, false},
-		"of a federation":  {[][]byte{ada, signApp(t, signer("app", "bob"), elsewhere)}, false},
-		"of another app":   {[][]byte{ada, signApp(t, signer("app", "bob"), other)}, false},
-		"by other signers": {[][]byte{ada, signApp(t, signer("app", "zoe"), a)}, false},
-		"the other app":    {[][]byte{signApp(t, signer("app", "zoe"), other)}, false}, // found, with terms of its own
+		"nobody":           {nil, false, nil},
+		"one of two":       {[][]byte{ada}, false, nil},
+		"two":              {[][]byte{ada, bob}, true, nil},
+		"with a stranger":  {[][]byte{signApp(t, signer("mallory"), a), bob, ada}, true, []int{0}},
+		"one, twice":       {[][]byte{ada, ada, signApp(t, signer("app", "ada"), again)}, false, nil},
+		"of a federation":  {[][]byte{ada, signApp(t, signer("app", "bob"), elsewhere)}, false, []int{1}},
+		"of another app":   {[][]byte{ada, signApp(t, signer("app", "bob"), other)}, false, []int{1}},
+		"by other signers": {[][]byte{ada, signApp(t, signer("app", "zoe"), a)}, false, []int{1}},
+		"the other app":    {[][]byte{signApp(t, signer("app", "zoe"), other)}, false, nil}, // found, with terms of its own
 	} {
 		var s AppSignatures
-		for _, raw := range c.in {
-			if !s.Add(raw) {
-				t.Errorf("%s: a signature is not known as one", name)
+		for i, raw := range c.in {
+			if s.Add(p, raw) == slices.Contains(c.junk, i) {
+				t.Errorf("%s: entry %d is taken for a signature, or is not", name, i)
 			}
 		}
 		if err := p.AllowRun(terms, &s); (err == nil) != c.good {
@@ -90,8 +91,8 @@ func TestSignedApps(t *testing.T) {
 
 	both := func() *AppSignatures {
 		s := new(AppSignatures)
-		s.Add(ada)
-		s.Add(bob)
+		s.Add(p, ada)
+		s.Add(p, bob)
 		return s
 	}
 	for name, change := range map[string]func(*RunTerms){
@@ -118,7 +119,7 @@ func TestSignedApps(t *testing.T) {
 	if p.App(bundle, s) != nil {
 		t.Error("a denied key still counts")
 	}
-	s.Add(signApp(t, signer("app", "eve"), a))
+	s.Add(p, signApp(t, signer("app", "eve"), a))
 	if p.App(bundle, s) == nil {
 		t.Error("a third signer does not take its place")
 	}
@@ -132,18 +133,20 @@ func TestSignedApps(t *testing.T) {
 	}
 
 	for _, raw := range [][]byte{nil, []byte("text"), deny(t, p, "lab-b", DenyApp, bundle[:]), ada[:len(ada)-1]} {
-		if s.Add(raw) {
+		if s.Add(p, raw) {
 			t.Errorf("%.20x is taken for a signature", raw)
 		}
 	}
-	full := new(AppSignatures)
-	for i := range maxOfApp + 5 {
+	// What strangers write, and what one signer writes again, takes nobody's place.
+	crowded := new(AppSignatures)
+	for i := range 200 {
 		x := a
 		x.Version = fmt.Sprint(i)
-		full.Add(signApp(t, signer("mallory"), x))
+		crowded.Add(p, signApp(t, signer("mallory"), x))
+		crowded.Add(p, signApp(t, signer("app", "ada"), x))
 	}
-	if full.count != maxOfApp {
-		t.Errorf("%d signatures of one bundle are kept", full.count)
+	if crowded.count != 1 || !crowded.Add(p, bob) || p.App(bundle, crowded) == nil {
+		t.Errorf("%d signatures are kept, and a good one does not count", crowded.count)
 	}
 }
 
@@ -216,7 +219,7 @@ func FuzzAppSignatures(f *testing.F) {
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		var s AppSignatures
-		s.Add(raw)
+		s.Add(p, raw)
 		if app := p.App(Digest{1, 2}, &s); app != nil {
 			t.Errorf("app %+v", app)
 		}

@@ -190,15 +190,23 @@ func (a *audit) takeEntry(index uint64, raw []byte) {
 	case policy.TypeLift:
 		a.denials.lifts = append(a.denials.lifts, placedEntry{index, raw})
 	case policy.TypeApp:
-		if !new(policy.AppSignatures).Add(raw) {
-			a.void(index, "is no signature of an app")
-			return
-		}
-		a.signed = append(a.signed, placedEntry{index, raw}) // judged where it is used
+		a.takeAppSignature(index, raw)
 	case policy.TypeCredential: // judged where it is used
 	default:
 		a.takeStatement(index, raw)
 	}
+}
+
+// takeAppSignature keeps a signature by a signer of some version of the policy; which of
+// them count is judged where they are used.
+func (a *audit) takeAppSignature(index uint64, raw []byte) {
+	for v := a.chain.Head().Version; v > 0; v-- {
+		if _, _, err := a.chain.At(v).VerifyAppSignature(raw); err == nil {
+			a.signed = append(a.signed, placedEntry{index, raw})
+			return
+		}
+	}
+	a.void(index, "is a signature of an app by none of its signers")
 }
 
 // rootAt returns the root over the first n entries; false if they are not all

@@ -306,13 +306,13 @@ func (a *audit) judgeRequest(r *runAudit, raw []byte, key cose.Key) error {
 	return nil
 }
 
-// signedBefore returns the signatures of apps before a log index, of which those by keys
-// that were denied then do not count.
-func (a *audit) signedBefore(index uint64) *policy.AppSignatures {
+// signedBefore returns the signatures of apps before a log index by signers of p, of which
+// those by keys that were denied then do not count.
+func (a *audit) signedBefore(index uint64, p *policy.Policy) *policy.AppSignatures {
 	s := &policy.AppSignatures{Denials: a.deniedBefore(index)}
 	for _, x := range a.signed {
 		if x.index < index {
-			s.Add(x.raw)
+			s.Add(p, x.raw)
 		}
 	}
 	return s
@@ -320,7 +320,7 @@ func (a *audit) signedBefore(index uint64) *policy.AppSignatures {
 
 // checkTerms checks the run, whose statement is at a log index, against the policy.
 func (a *audit) checkTerms(r *runAudit, index uint64) {
-	b, p, signed := r.body, r.policy, a.signedBefore(index)
+	b, p, signed := r.body, r.policy, a.signedBefore(index, r.policy)
 	terms := policy.RunTerms{App: b.App, Config: b.Config, Exposure: policy.Exposure(b.Exposure), Strategy: b.Strategy, Rounds: b.Rounds}
 	for _, m := range r.report.Members {
 		terms.Cohort = append(terms.Cohort, policy.MemberID(m))
