@@ -21,7 +21,8 @@ import (
 func TestMain(m *testing.M) { ci.Main(m, app, own) }
 
 // app adds one to every value and says that it saw ten examples. The run's config may
-// have it add or say another number on a node ("add member-a", "examples member-a"), fail
+// have it add or say another number on a node ("add member-a", "examples member-a"), as the
+// message's config may ("add"), fail
 // with a text there ("raise member-a"), or add how often it has answered in the run
 // ("count").
 func app(_ context.Context, in clientapp.Message) (object.RecordDict, error) {
@@ -54,6 +55,10 @@ func app(_ context.Context, in clientapp.Message) (object.RecordDict, error) {
 	add := 1.0
 	if x, ok := in.RunConfig[fmt.Sprint("add ", in.NodeConfig["node"])].(float64); ok {
 		add = x
+	}
+	told, _ := in.Content.Get("config").(object.ConfigRecord)
+	if x, ok := told.Get("add").(object.Double); ok {
+		add = float64(x)
 	}
 	if in.RunConfig["count"] == true {
 		in.State.Items = append(in.State.Items, &flwr.RecordDict_Item{Key: stateKey, Value: &flwr.RecordDict_Item_MetricRecord{MetricRecord: &flwr.MetricRecord{}}})

@@ -42,10 +42,15 @@ type Answer struct {
 
 // Send sends content to some nodes, and returns the messages' ids.
 func (g *Grid) Send(ctx context.Context, kind, group string, content object.RecordDict, to ...uint64) ([]string, error) {
+	return g.SendEach(ctx, kind, group, func(uint64) object.RecordDict { return content }, to...)
+}
+
+// SendEach is Send with a content for each node.
+func (g *Grid) SendEach(ctx context.Context, kind, group string, content func(node uint64) object.RecordDict, to ...uint64) ([]string, error) {
 	q := &flwr.PushAppMessagesRequest{}
 	objects := map[object.ID][]byte{}
 	for _, n := range to {
-		list, err := object.Objects(&object.Message{Content: content,
+		list, err := object.Objects(&object.Message{Content: content(n),
 			Metadata: object.Metadata{SrcNode: flower.Server, DstNode: n, Group: group, TTL: 3600, Type: kind, CreatedAt: float64(time.Now().Unix())}})
 		if err != nil {
 			return nil, err

@@ -33,8 +33,15 @@ func own(ctx context.Context, g *ci.Grid) error {
 			{Name: "config", Record: object.ConfigRecord{{Key: "lr", Value: object.Double(0.1)}}}}
 		return d, err
 	}
+	// tells is what one node is told, and no other, where modes say so.
+	tells := func(node uint64, d object.RecordDict) object.RecordDict {
+		if mode == "addressed" {
+			d = append(slices.Clone(d[:len(d)-1]), object.RecordItem{Name: "config", Record: object.ConfigRecord{{Key: "add", Value: object.Double(addOf(g, node))}}})
+		}
+		return d
+	}
 	ask := func(kind, group string, d object.RecordDict, to ...uint64) ([]ci.Answer, error) {
-		ids, err := g.Send(ctx, kind, group, d, to...)
+		ids, err := g.SendEach(ctx, kind, group, func(node uint64) object.RecordDict { return tells(node, d) }, to...)
 		if err != nil {
 			return nil, err
 		}
@@ -46,6 +53,11 @@ func own(ctx context.Context, g *ci.Grid) error {
 	rounds := 2
 	if mode == "endless" {
 		rounds = 100
+	}
+	if mode == "addressed" { // the model comes when nodes have answered
+		if _, err := ask("query.count", "begin", object.RecordDict{{Name: "config", Record: object.ConfigRecord{}}}, g.Nodes...); err != nil {
+			return err
+		}
 	}
 	for round := 1; round <= rounds; round++ {
 		d, err := content()
@@ -70,6 +82,9 @@ func own(ctx context.Context, g *ci.Grid) error {
 			}
 			count++
 			arrays := a.Content.Get("arrays").(object.ArrayRecord)
+			if got := must(ci.Values(arrays[0].Array)); mode == "addressed" && got[0] != w[0]+addOf(g, a.Node) {
+				return fmt.Errorf("node %d was told to add %v, and made %v of %v", a.Node, addOf(g, a.Node), got, w)
+			}
 			for j, x := range slices.Concat(must(ci.Values(arrays[0].Array)), must(ci.Values(arrays[1].Array))) {
 				sum[j] += x
 			}
@@ -108,12 +123,15 @@ func own(ctx context.Context, g *ci.Grid) error {
 			return err
 		}
 	}
-	if mode == "trains" {
+	if mode == "trains" || mode == "addressed" {
 		return nil
 	}
 	_, err := ask("query.count", "end", object.RecordDict{}, g.Nodes...)
 	return err
 }
+
+// addOf is what a node is told to add where each is told something of its own.
+func addOf(g *ci.Grid, node uint64) float64 { return float64(slices.Index(g.Nodes, node) + 1) }
 
 func must[T any](v T, err error) T {
 	if err != nil {
@@ -195,7 +213,7 @@ func TestServerApp(t *testing.T) {
 // app gets out. TestCustomContent of package enclave has more of what it may not send.
 func TestServerAppRefused(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []string{"sampled", "claims", "raises", "exits", "endless", "silent"} {
+	for _, mode := range []string{"sampled", "addressed", "claims", "raises", "exits", "endless", "silent"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			opts, app, begin := ci.OwnServerApp(t, modes(mode)...)
@@ -340,6 +358,29 @@ func TestServerAppSampled(t *testing.T) {
 	// Training, evaluation, twice; the question at the end is for all again.
 	if want := map[uint64]int{1: 3, 2: 2, 3: 3, 4: 2, 5: 3}; !maps.Equal(asked, want) {
 		t.Errorf("contributions by step: %v, want %v", asked, want)
+	}
+}
+
+// TestServerAppAddressed: where the policy lets a ServerApp tell each node something of its
+// own, each app hears its part and no other, the model is one all the same, and may come
+// when nodes have answered. An officer is told.
+func TestServerAppAddressed(t *testing.T) {
+	t.Parallel()
+	opts, app, begin := ci.OwnServerApp(t, modes("addressed")...)
+	f := ci.StartFederation(t, append(opts, ci.Policy(func(p *policy.Policy) { p.App(app, nil).Addressed = true }))...)
+	joined(t, f.Nodes...)
+	req := ownRun(t, f.Nodes[0], app, begin, 2, "addressed")
+	for _, n := range f.Nodes {
+		completed(t, f, n, req)
+		run := ended(t, n, req).Run
+		report := verifies(t, f, n, run)
+		if !slices.ContainsFunc(report.Warnings, func(s string) bool { return strings.Contains(s, "tells each node something of its own") }) {
+			t.Errorf("an officer is not told that nodes are told different things: %q", report.Warnings)
+		}
+		model := filepath.Join(filepath.Dir(f.BundleOf(n, run)), "model.npz")
+		if got := append(readArray(t, model, "w"), readArray(t, model, "b")...); !slices.Equal(got, []float64{5, 6, 7, 4}) {
+			t.Errorf("%s: model %v", n.Name, got)
+		}
 	}
 }
 

@@ -38,15 +38,18 @@ const (
 
 // custom is the part of a run whose own ServerApp aggregates. The loop owns it.
 type custom struct {
-	bundle *fab.Bundle
-	app    ServerApp                  // nil until it is started
-	over   chan struct{}              // closed when the run has ended
-	first  object.RecordDict          // the first content, in outline
-	shapes map[string]shape           // of its arrays, by name
-	bytes  int64                      // of them
-	failed map[Digest]*flower.Failure // of the open step
-	rounds uint64                     // train batches so far
-	result *model                     // the newest arrays that no training has followed, or nil
+	bundle    *fab.Bundle
+	addressed bool                       // it may tell each node something of its own
+	app       ServerApp                  // nil until it is started
+	over      chan struct{}              // closed when the run has ended
+	first     object.RecordDict          // the first content, in outline; with addressed, the first with arrays
+	shapes    map[string]shape           // of its arrays, by name
+	bytes     int64                      // of them
+	failed    map[Digest]*flower.Failure // of the open step
+	rounds    uint64                     // so far
+	stages    int                        // train batches of the newest round
+	group     string                     // of these
+	result    *model                     // the newest arrays that no training has followed, or nil
 }
 
 // shape is what an array is: by its bytes, and by what the ServerApp writes beside them.
@@ -60,6 +63,16 @@ type shape struct {
 func (s shape) equal(t shape) bool {
 	return s.tensor.Type == t.tensor.Type && s.tensor.Fortran == t.tensor.Fortran && slices.Equal(s.tensor.Shape, t.tensor.Shape) &&
 		s.dtype == t.dtype && s.stype == t.stype && slices.Equal(s.dims, t.dims)
+}
+
+// widened is what s becomes in an aggregate that SecAgg+ makes: float64, whatever it was
+// (flwr.common.secure_aggregation.quantization.dequantize). Its bytes are not counted anew.
+func (s shape) widened() shape {
+	s.tensor.Type = "<f8"
+	if s.dtype != "" { // it is with apps from before the Message API
+		s.dtype = "float64"
+	}
+	return s
 }
 
 // alone says why a run with a ServerApp may not begin in this instance, or another beside
@@ -116,7 +129,7 @@ func (r *run) startApp() error {
 		return err
 	}
 	c := serverapp.Config{Bundle: r.custom.bundle, Overrides: overrides, RunID: r.body.RunID, MaxBytes: maxHandedOut, Now: r.e.cfg.Now,
-		All: r.e.policy.Release.Cohort == policy.CohortFixed}
+		All: r.e.policy.Release.Cohort == policy.CohortFixed, Addressed: r.custom.addressed}
 	for _, p := range r.cohort {
 		number := flower.NodeNumber(p.Node)
 		if slices.Contains(c.Nodes, number) {
@@ -197,28 +210,73 @@ func (r *run) take(c *closing, b *serverapp.Batch) error {
 	if !slices.Contains(r.e.policy.Nodes.MessageTypes, b.Base()) {
 		return serverapp.Refuse("it sends a message of type %.40q, which the policy does not allow", b.Type)
 	}
-	n, err := object.Inflate(b.Content, b.Get, object.Limits{Objects: maxObjects, Bytes: maxOutline, Outline: true})
-	if err != nil {
-		return serverapp.Refuse("%w", err)
-	}
-	dict := n.(object.RecordDict)
-	if err := flower.CheckCustomContent(dict, uint64(len(b.Type)+len(b.Group)), r.e.policy); err != nil {
-		return serverapp.Refuse("beside its arrays a message has more bytes than the policy allows, or a record of the enclave's name (%w)", err)
-	}
-	if r.open == nil {
-		err = r.custom.learn(dict, b)
-	} else {
-		err = r.custom.fits(dict, b)
-	}
+	dict, err := contentOf(b, r.e.policy)
 	if err != nil {
 		return err
 	}
-	if b.Base() == receipt.OpensTrain {
-		r.custom.rounds++
+	if err := r.custom.judge(dict, b, r.open == nil); err != nil {
+		return err
 	}
+	r.custom.count(b)
 	c.opens, c.round, c.unasked = b.Base(), r.custom.rounds, unasked
 	c.produce = r.handedOut(b, dict, c.totals)
 	return nil
+}
+
+// maxStages is how many train messages of one group make a round where the policy lets the
+// ServerApp address nodes: SecAgg+ sends as many (flwr.common.secure_aggregation.
+// secaggplus_constants: setup, share_keys, collect_masked_vectors, unmask).
+const maxStages = 4
+
+// count counts the round that a batch begins, if it begins one.
+func (x *custom) count(b *serverapp.Batch) {
+	switch {
+	case b.Base() != receipt.OpensTrain:
+	case x.addressed && x.stages > 0 && x.stages < maxStages && b.Group == x.group:
+		x.stages++
+	default:
+		x.rounds++
+		x.stages, x.group = 1, b.Group
+	}
+}
+
+// maxTold bounds what the messages of one batch hold together beside array chunks: nodes
+// read as much of a step.
+const maxTold = maxOutline / 2
+
+// contentOf returns what all nodes are sent of a batch, in outline.
+func contentOf(b *serverapp.Batch, p *policy.Policy) (object.RecordDict, error) {
+	read := map[object.ID]object.RecordDict{}
+	contents := make([]object.RecordDict, len(b.Contents))
+	for i, id := range b.Contents {
+		if read[id] == nil {
+			n, err := object.Inflate(id, b.Get, object.Limits{Objects: maxObjects, Bytes: maxOutline, Outline: true})
+			if err != nil {
+				return nil, serverapp.Refuse("%w", err)
+			}
+			dict := n.(object.RecordDict)
+			if err := flower.CheckCustomContent(dict, uint64(len(b.Type)+len(b.Group)), p); err != nil {
+				return nil, serverapp.Refuse("beside its arrays a message has more bytes than the policy allows, or a record of the enclave's name (%w)", err)
+			}
+			read[id] = dict
+		}
+		contents[i] = read[id]
+	}
+	if len(read) == 1 {
+		return contents[0], nil
+	}
+	dict, err := flower.Address(b.To, contents)
+	if err != nil {
+		return nil, serverapp.Refuse("its messages to nodes differ in more than configs and metrics: arrays are one for all, and so are the names of records (%w)", err)
+	}
+	size := 0
+	if _, err := object.Flatten(dict, func(o object.Object) error { size += len(o.Raw); return nil }); err != nil {
+		return nil, serverapp.Refuse("%w", err)
+	}
+	if size > maxTold {
+		return nil, serverapp.Refuse("its messages to nodes hold %d bytes together beside arrays, and %d fit", size, maxTold)
+	}
+	return dict, nil
 }
 
 // unasked returns the nodes of the cohort that a message is not for. Where the policy lets
@@ -243,9 +301,19 @@ func (r *run) unasked(to []uint64) (nodes []Digest, err error) {
 	return nodes, nil
 }
 
-// learn keeps what the arrays of the first message look like. Nobody's data is in it.
+// judge says whether a message may be handed out for its arrays. The first one, or with
+// addressed the first with arrays, says what they are in all others.
+func (x *custom) judge(d object.RecordDict, b *serverapp.Batch, first bool) error {
+	if first || x.addressed && len(x.shapes) == 0 {
+		return x.learn(d, b)
+	}
+	return x.fits(d, b)
+}
+
+// learn keeps what the arrays of the first message look like. Nobody's data is in it,
+// unless the policy lets the app hear from nodes first.
 func (x *custom) learn(d object.RecordDict, b *serverapp.Batch) error {
-	x.first, x.shapes = d, map[string]shape{}
+	x.first, x.shapes, x.bytes = d, map[string]shape{}, 0
 	return eachArray(d, b, func(s shape) error {
 		if _, twice := x.shapes[s.tensor.Name]; twice {
 			return serverapp.Refuse("its first message has two arrays of one name: %.80q", s.tensor.Name)
@@ -278,21 +346,34 @@ func (x *custom) bounded(reply []chunkstore.Entry) error {
 
 // fits says whether the arrays of a message are those of the first, all of them or none:
 // no other names, shapes or types (protocol F5). The link sees how many chunks there are,
-// and how large.
+// and how large. With addressed they may all become float64, once: it is a bit that the
+// members let the app say, since SecAgg+ has no other aggregate.
 func (x *custom) fits(d object.RecordDict, b *serverapp.Batch) error {
-	seen := map[string]bool{}
+	seen := map[string]shape{}
+	same, wide := true, x.addressed
 	err := eachArray(d, b, func(s shape) error {
 		name := s.tensor.Name
-		if first, known := x.shapes[name]; !known || seen[name] || !first.equal(s) {
+		first, known := x.shapes[name]
+		_, twice := seen[name]
+		same, wide = same && first.equal(s), wide && first.widened().equal(s)
+		if !known || twice || !same && !wide {
 			return serverapp.Refuse("arrays of a message have other names, shapes or types than those of its first: %.80q", name)
 		}
-		seen[name] = true
+		seen[name] = s
 		return nil
 	})
-	if err == nil && len(seen) > 0 && len(seen) < len(x.shapes) {
+	switch {
+	case err != nil || len(seen) == 0:
+		return err
+	case len(seen) < len(x.shapes):
 		return serverapp.Refuse("a message has %d of the %d arrays of its first: want all, or none", len(seen), len(x.shapes))
+	case !same:
+		x.shapes, x.bytes = seen, 0
+		for _, s := range seen {
+			x.bytes += int64(s.bytes)
+		}
 	}
-	return err
+	return nil
 }
 
 // eachArray reads what the arrays of a message are off their bytes: what is written beside

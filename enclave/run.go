@@ -298,7 +298,7 @@ func (e *Enclave) start(p *pendingRequest, cohort receipt.Cohort) error {
 	}
 	var err error
 	if p.custom() {
-		r.custom = &custom{bundle: p.bundle, over: make(chan struct{})}
+		r.custom = &custom{bundle: p.bundle, addressed: p.app.Addressed, over: make(chan struct{})}
 		if err := r.startApp(); err != nil {
 			return err
 		}

@@ -222,6 +222,7 @@ type teller struct {
 	request Digest
 	run     Digest
 	opens   string // what the last step opened
+	round   uint64 // that it was of
 	why     string // the newest reason for trouble
 }
 
@@ -268,16 +269,16 @@ func (t *teller) take(e Event) (over bool, err error) {
 
 // step tells of the batch that a step closed.
 func (t *teller) step(e Event) {
-	closed, round := t.opens, e.Round
-	t.opens = e.Opens
+	closed, round := t.opens, t.round
+	t.opens, t.round = e.Opens, e.Round
 	if e.Inputs == 0 {
 		return // the first: it hands out the initial arrays
 	}
-	if e.Opens == receipt.OpensTrain && (closed == receipt.OpensEvaluate || closed == receipt.OpensTrain || closed == "") {
-		round-- // it opens the next
-	}
-	if closed == "" {
-		closed = "a step" // which came before a restart
+	if closed == "" { // the one before came before a restart
+		closed, round = "a step", e.Round
+		if e.Opens == receipt.OpensTrain {
+			round-- // it opens the next, as good as always
+		}
 	}
 	var metrics []string
 	for _, k := range slices.Sorted(maps.Keys(e.Metrics)) {

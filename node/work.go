@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/concordat/concordat/chunkstore"
 	"github.com/concordat/concordat/chunkstore/object"
@@ -26,9 +25,11 @@ func (n *Node) answer(r *run) {
 	working := make(chan struct{})
 	t.working = working
 	before := r.before(t.body.Seq)
+	app := n.app(r.body.App)
+	addressed := r.custom() && app != nil && app.Addressed
 	n.loop.Job(func(ctx context.Context) func() {
 		defer close(working)
-		w := work{n: n, r: r, body: t.body, step: t.step.Digest(), before: before}
+		w := work{n: n, r: r, body: t.body, step: t.step.Digest(), before: before, addressed: addressed}
 		metrics, err := w.open(ctx, t.msg.Manifest, down)
 		if err == nil {
 			n.loop.Post(func() { n.stepSeen(r, t, metrics, w) })
@@ -151,6 +152,7 @@ type work struct {
 	objects      map[object.ID][]byte
 	asked        object.RecordDict // of content, in outline
 	terms        flower.Terms      // of the ServerApp's message, where one aggregates
+	addressed    bool              // the policy lets the ServerApp tell each node something of its own
 	moved, saved uint64
 }
 
@@ -216,21 +218,33 @@ func (w *work) withoutOwn(parcel *chunkstore.Parcel) (own map[object.ID]bool, me
 			return nil, nil, err
 		}
 	}
-	kept := slices.DeleteFunc(slices.Clone(dict), func(it object.RecordItem) bool { return strings.HasPrefix(it.Name, flower.RecordOwn) })
-	if w.asked = kept; len(kept) == len(dict) {
-		return nil, metrics, nil
+	if w.asked, err = w.mine(dict); err != nil {
+		return nil, nil, err
 	}
-	objects, wanted, err := below(kept)
+	objects, wanted, err := below(w.asked)
 	if err != nil {
 		return nil, nil, err
 	}
 	root := objects[len(objects)-1]
+	if root.ID == w.content {
+		return nil, metrics, nil
+	}
 	w.content, w.objects[root.ID] = root.ID, root.Raw
 	own = map[object.ID]bool{}
 	for _, x := range parcel.Entries() {
 		own[x.Object] = !wanted[x.Object]
 	}
 	return own, metrics, nil
+}
+
+// mine is what this node's app gets of a content. Nodes may be told different things only
+// where the policy lets the app's ServerApp do so.
+func (w *work) mine(dict object.RecordDict) (object.RecordDict, error) {
+	content, addressed, err := flower.ContentFor(dict, flower.NodeNumber(w.n.id))
+	if err == nil && addressed && !w.addressed {
+		err = errors.New("nodes are told different things, which the policy does not let the app do")
+	}
+	return content, err
 }
 
 // below returns the objects of a content in outline, the root last, and names all that is

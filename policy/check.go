@@ -148,6 +148,9 @@ func (c *checker) apps(apps []App) {
 		c.digests(at+".configs", a.Configs)
 		c.strategies(at, a.Strategies, a.Exposure)
 		c.positive(at+".max_rounds", a.MaxRounds)
+		if a.Addressed && !slices.Contains(a.Strategies, StrategyCustom) {
+			c.add(at+".addressed", "is set, but only ServerApps send messages of their own: strategies has no %s", StrategyCustom)
+		}
 	}
 }
 

@@ -189,6 +189,7 @@ var refusals = []struct {
 	{"apps[0].strategies[0]", func(p *Policy) { p.Apps[0].Strategies[0] = "fedsecret" }},
 	{"apps[0].strategies[0]", func(p *Policy) { p.Apps[0].Strategies = []string{StrategyCustom} }},
 	{"apps[0].max_rounds", func(p *Policy) { p.Apps[0].MaxRounds = 0 }},
+	{"apps[0].addressed", func(p *Policy) { p.Apps[0].Addressed = true }}, // of a native strategy
 
 	{"release.min_contributors", func(p *Policy) { p.Release.MinContributors = 0 }},
 	{"release.min_contributors", func(p *Policy) { p.Release.MinContributors = 1 }},
@@ -280,6 +281,7 @@ func TestWarnings(t *testing.T) {
 		"drop out":            func(p *Policy) { p.Release.Dropouts = DropoutsAllow },
 		"some of the members": func(p *Policy) { p.Release.Cohort = CohortSampled },
 		"different content":   func(p *Policy) { p.Release.Downlink = DownlinkPerNode },
+		"of its own":          func(p *Policy) { p.Apps[1].Addressed = true },
 		"queries":             func(p *Policy) { p.Nodes.MessageTypes = []string{"query"} },
 		"metrics":             func(p *Policy) { p.Nodes.MetricKeys = nil },
 		"no app":              func(p *Policy) { p.Apps = nil },

@@ -144,6 +144,7 @@ func (p *Policy) terms() []term {
 		set(&l, at+"configs", orAny(a.Configs), EffectWeaker)
 		set(&l, at+"strategies", a.Strategies, EffectWeaker)
 		l.number(at+"max_rounds", a.MaxRounds, EffectWeaker)
+		l.yes(at+"addressed", a.Addressed, EffectWeaker)
 	}
 	for _, a := range p.SignedApps {
 		l.set("signed_apps", strconv.Quote(a.App), EffectWeaker)

@@ -38,6 +38,7 @@ func TestDiff(t *testing.T) {
 		"apps[" + (Digest{1}).String() + "].exposure: aggregate → individual (weaker)": func(p *Policy) { p.Apps[0].Exposure = ExposureIndividual },
 		"apps[" + (Digest{1}).String() + "].configs: removed any (stricter)":           func(p *Policy) { p.Apps[0].Configs = []Digest{{1}} },
 		"apps[" + (Digest{2}).String() + "].strategies: removed custom (stricter)":     func(p *Policy) { p.Apps[1].Strategies = p.Apps[1].Strategies[1:] },
+		"apps[" + (Digest{2}).String() + "].addressed: false → true (weaker)":          func(p *Policy) { p.Apps[1].Addressed = true },
 		`nodes.metric_keys: added any (weaker)`:                                        func(p *Policy) { p.Nodes.MetricKeys = nil },
 		`nodes.metric_keys: added "any" (weaker)`:                                      func(p *Policy) { p.Nodes.MetricKeys = []string{"any"} },
 		"release.dropouts: refuse → allow (weaker)":                                    func(p *Policy) { p.Release.Dropouts = DropoutsAllow },

@@ -263,6 +263,11 @@ type App struct {
 	Configs    []Digest `cbor:"4,keyasint"` // accepted effective config digests, sorted; empty accepts any where Exposure is aggregate
 	Strategies []string `cbor:"5,keyasint"` // native strategies by name ("fedavg"), sorted
 	MaxRounds  uint64   `cbor:"6,keyasint"`
+	// Addressed lets the app's own ServerApp tell each node something of its own, beside
+	// arrays that are one for all, and hand out its first arrays when it has heard from nodes
+	// already. Every node is sent what each is told (protocol F5: broadcast only). It may be
+	// left out, and is then not allowed.
+	Addressed bool `cbor:"7,keyasint,omitempty"`
 }
 
 // SignedApp is an application whose bundles may run once enough of its signers have signed

@@ -174,6 +174,25 @@ func TestRoundTrip(t *testing.T) {
 	golden(t, "policy", p.Encode())
 }
 
+// TestAddressed: the form of a policy that lets a ServerApp tell nodes different things.
+func TestAddressed(t *testing.T) {
+	t.Parallel()
+	p := example()
+	p.Apps[1].Addressed = true
+	back, err := Decode(p.Encode())
+	if err != nil || !back.Apps[1].Addressed || back.Apps[0].Addressed {
+		t.Fatalf("round trip: %+v, %v", back, err)
+	}
+	golden(t, "policy-addressed", p.Encode())
+	// What is not set has one form: none.
+	raw := bytes.Clone(p.Encode())
+	at := bytes.LastIndex(raw, []byte{0x07, 0xf5}) // 7: true
+	raw[at+1] = 0xf4
+	if _, err := Decode(raw); at < 0 || err == nil {
+		t.Error("addressed: false was taken, where it is to be left out")
+	}
+}
+
 func TestDecodeRefuses(t *testing.T) {
 	t.Parallel()
 	good := example().Encode()

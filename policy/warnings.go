@@ -49,6 +49,7 @@ func (p *Policy) Warnings() []string {
 	for _, a := range p.Apps {
 		warn(a.Exposure == ExposureIndividual, "app %s (%s) sees single members' updates", a.Name, a.Digest.Short())
 		warn(len(a.Configs) == 0, "app %s (%s) runs with any configuration", a.Name, a.Digest.Short())
+		warn(a.Addressed, "app %s (%s) tells each node something of its own, beside one model for all, and what its model looks like only after nodes have answered", a.Name, a.Digest.Short())
 	}
 	warn(p.Release.Collusion == 0, "collusion is 0: the release rules assume that no two members share what they know")
 	warn(p.Release.MaxWeightShare > 600, "one member may weigh up to %d.%d %% of an aggregate", p.Release.MaxWeightShare/10, p.Release.MaxWeightShare%10)

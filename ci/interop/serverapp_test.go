@@ -2,12 +2,14 @@ package interop
 
 import (
 	"bytes"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/concordat/concordat/chunkstore/object"
 	"github.com/concordat/concordat/ci"
 	"github.com/concordat/concordat/enclave/apps"
 	"github.com/concordat/concordat/internal/sandbox"
@@ -42,6 +44,44 @@ func TestServerApp(t *testing.T) {
 	}
 }
 
+// TestSecAgg runs Flower's SecAgg+ with its four messages a round, of which each node gets
+// its own, with the first and the last version of Flower there; the second node has the
+// other. Nobody but the nodes sees an update that is not masked, and the model is the
+// weighted mean all the same, but for what quantization costs.
+func TestSecAgg(t *testing.T) {
+	envs := environments(t)
+	first, last := envs[0], envs[len(envs)-1]
+	for _, pair := range [][2]string{{first, last}, {last, first}} {
+		t.Run(filepath.Base(pair[0]), func(t *testing.T) {
+			own := newOwnerWith(t, pair[0], pair[1], "testdata/secagg", func(p *policy.Policy, app *policy.App) {
+				app.Addressed = true
+				p.Release.Cohort, p.Release.Dropouts = policy.CohortFixed, policy.DropoutsRefuse
+				p.Release.MaxMetricBytes = 16 << 10 // shares of keys, and the masked model
+			}, map[string]any{"num-server-rounds": int64(2)})
+			out := own.run(nil, "[ROUND 1/2] train: 3 contributions", "[ROUND 2/2] evaluate: 3 contributions")
+			if n := strings.Count(out, "[ROUND 2/2] train: 3 contributions"); n != 4 {
+				t.Errorf("%d trainings in the second round, want the four of SecAgg+", n)
+			}
+			// Each round adds the mean of 1, 2 and 3, weighted 10, 20 and 30.
+			model := own.model(own.f, out)
+			if len(model) != 2 {
+				t.Fatalf("a model of %d arrays", len(model))
+			}
+			for name, npy := range model {
+				values, err := ci.Values(&object.Array{Chunks: []object.Chunk{{Data: npy}}})
+				if err != nil || len(values) == 0 {
+					t.Fatalf("array %q: %v, %v", name, values, err)
+				}
+				for _, x := range values {
+					if math.Abs(x-2*14.0/6) > 1e-3 {
+						t.Errorf("array %q: %v", name, values)
+					}
+				}
+			}
+		})
+	}
+}
+
 // owner is a user in a federation whose policy has one app that aggregates by itself.
 type owner struct {
 	*user
@@ -52,6 +92,12 @@ type owner struct {
 
 func newOwner(t *testing.T, env, other, dir string, configs ...map[string]any) *owner {
 	t.Helper()
+	return newOwnerWith(t, env, other, dir, func(*policy.Policy, *policy.App) {}, configs...)
+}
+
+// newOwnerWith is newOwner with another policy.
+func newOwnerWith(t *testing.T, env, other, dir string, change func(*policy.Policy, *policy.App), configs ...map[string]any) *owner {
+	t.Helper()
 	u := newUser(t, env)
 	o := &owner{user: u}
 	var err error
@@ -59,7 +105,8 @@ func newOwner(t *testing.T, env, other, dir string, configs ...map[string]any) *
 		t.Fatal(err)
 	}
 	file, digest := u.build(o.app)
-	f, approve := u.federation(digest, [3]string{env, other, env}, nil, u.aggregates(digest, configs...)...)
+	changed := ci.Policy(func(p *policy.Policy) { change(p, p.App(digest, nil)) })
+	f, approve := u.federation(digest, [3]string{env, other, env}, nil, append(u.aggregates(digest, configs...), changed)...)
 	approve(file)
 	o.f, o.enclave = f, f.Enclave
 	return o
@@ -87,8 +134,8 @@ func (u *user) aggregates(digest [32]byte, configs ...map[string]any) []ci.Optio
 }
 
 // run runs the app, wants words in its log, and has the next instance of the enclave take
-// the place of the one that it used.
-func (o *owner) run(args []string, want ...string) {
+// the place of the one that it used. It returns the log.
+func (o *owner) run(args []string, want ...string) string {
 	t := o.t
 	t.Helper()
 	begin := time.Now()
@@ -107,4 +154,5 @@ func (o *owner) run(args []string, want ...string) {
 	}
 	<-o.enclave.Done()
 	o.enclave = o.f.StartEnclave(o.f.Machine, nil, nil)
+	return out
 }

@@ -26,7 +26,7 @@ const (
 // needs in the next round. Where the app's own ServerApp aggregates, RecordTerms is a
 // config with the type and the group of its message and, unless all get it, the nodes that
 // do, and RecordTotals holds the metrics of the members together, as a native strategy
-// would make them.
+// would make them. [Address] says which records are for single nodes.
 const (
 	RecordOwn    = "concordat."
 	RecordState  = RecordOwn + "state."

@@ -165,6 +165,7 @@ var fields = map[reflect.Type][]field{
 		{goName: "Configs", name: "configs", doc: "digests of the accepted effective configurations, or any where exposure is aggregate", form: formAny},
 		{goName: "Strategies", name: "strategies", doc: "how it may aggregate; selecting strategies and custom (the app's own code) need exposure individual", words: policy.Strategies()},
 		{goName: "MaxRounds", name: "max_rounds", doc: "rounds of one run"},
+		{goName: "Addressed", name: "addressed", doc: "a ServerApp may tell each node something of its own, beside arrays that are one for all; every node is sent what each is told", form: formOptional},
 	},
 	reflect.TypeFor[policy.SignedApp](): {
 		{goName: "App", name: "app", doc: "publisher/name of the bundles, as their pyproject.toml says"},
@@ -180,7 +181,7 @@ var fields = map[reflect.Type][]field{
 		{goName: "MaxWeightShare", name: "max_weight_share", doc: "largest share of one member in a result; 0.6 is usual", form: formShare},
 		{goName: "Cohort", name: "cohort", doc: "fixed: every step asks all members of the run; sampled: a ServerApp may ask some, and results over different sets can be compared (wants dropouts: allow)", words: []string{policy.CohortFixed, policy.CohortSampled}},
 		{goName: "Dropouts", name: "dropouts", doc: "refuse: a step without one of the cohort fails; allow: results over different sets can be compared", words: []string{policy.DropoutsAllow, policy.DropoutsRefuse}},
-		{goName: "Downlink", name: "downlink", doc: "broadcast: every node is sent the same; per_node: each may be sent something else", words: []string{policy.DownlinkShared, policy.DownlinkPerNode}},
+		{goName: "Downlink", name: "downlink", doc: "broadcast: every node is sent the same; per_node is reserved: no enclave sends nodes different content", words: []string{policy.DownlinkShared, policy.DownlinkPerNode}},
 		{goName: "MaxMetricBytes", name: "max_metric_bytes", doc: "of the metrics in one message"},
 		{goName: "StepDeadline", name: "step_deadline", doc: "for contributions to a step"},
 		{goName: "AckDeadline", name: "ack_deadline", doc: "for acknowledgements of a step"},

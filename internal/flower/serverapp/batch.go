@@ -11,13 +11,13 @@ import (
 	"github.com/concordat/concordat/internal/flower"
 )
 
-// Batch is the messages that a process sent together. Their content is one.
+// Batch is the messages that a process sent together.
 type Batch struct {
-	Type    string // "train", "evaluate" or "query", with ".action" if it has one
-	Group   string // Flower's group id: strategies put the round there
-	To      []uint64
-	Content object.ID            // of the RecordDict
-	Objects map[object.ID][]byte // all of it; not to be changed
+	Type     string // "train", "evaluate" or "query", with ".action" if it has one
+	Group    string // Flower's group id: strategies put the round there
+	To       []uint64
+	Contents []object.ID          // of the RecordDicts, one for each of To: all the same, unless Config.Addressed
+	Objects  map[object.ID][]byte // all of them; not to be changed
 }
 
 // Base returns the type without its action.
@@ -26,7 +26,7 @@ func (b *Batch) Base() string {
 	return base
 }
 
-// Get returns an object of the content.
+// Get returns an object of the contents.
 func (b *Batch) Get(id object.ID) ([]byte, error) {
 	raw, ok := b.Objects[id]
 	if !ok {
@@ -46,12 +46,14 @@ type announced struct {
 // batch is one on its way. The server's mutex guards it.
 type batch struct {
 	Batch
-	messages []announced
-	maxBytes int64
-	want     map[object.ID]bool // announced and not here
-	bytes    int64
-	settle   *time.Timer // runs while messages to more nodes may come; nil before
-	ready    bool        // handed to Next: nothing is added any more
+	messages  []announced
+	maxBytes  int64
+	addressed bool               // contents may differ
+	want      map[object.ID]bool // announced and not here
+	whole     map[object.ID]bool // contents that are here, and RecordDicts
+	bytes     int64
+	settle    *time.Timer // runs while messages to more nodes may come; nil before
+	ready     bool        // handed to Next: nothing is added any more
 
 	answered chan struct{} // closed when replies is set
 	replies  []*reply
@@ -67,18 +69,13 @@ const minPool = 5
 // Limits of words that go on to nodes.
 const maxWord = 256
 
-// newBatch returns a batch with the content of a message.
-func newBatch(m announced, maxBytes int64) (*batch, error) {
+// newBatch returns a batch that a message may begin.
+func newBatch(m announced, c Config) (*batch, error) {
 	b := &batch{Batch: Batch{Type: m.metadata.Type, Group: m.metadata.Group, Objects: map[object.ID][]byte{}},
-		maxBytes: maxBytes, want: map[object.ID]bool{}, answered: make(chan struct{})}
+		maxBytes: c.MaxBytes, addressed: c.Addressed, want: map[object.ID]bool{}, whole: map[object.ID]bool{}, answered: make(chan struct{})}
 	if len(b.Type) > maxWord || len(b.Group) > maxWord {
 		return nil, refusef("a message type or group of more than %d bytes", maxWord)
 	}
-	if len(m.tree.Children) != 1 {
-		return nil, refusef("a message has no content")
-	}
-	b.Content = m.tree.Children[0].ID
-	m.tree.Children[0].Each(func(id object.ID) { b.want[id] = true })
 	return b, nil
 }
 
@@ -95,8 +92,22 @@ func (b *batch) add(list []announced) error {
 			return refusef("it sends a node a second message before it has an answer")
 		}
 		b.To, b.messages = append(b.To, m.metadata.DstNode), append(b.messages, m)
+		b.Contents = append(b.Contents, m.tree.Children[0].ID)
+		m.tree.Children[0].Each(func(id object.ID) {
+			if _, here := b.Objects[id]; !here {
+				b.want[id] = true
+			}
+		})
+		if n := len(b.want) + len(b.Objects); n > flower.MaxObjects {
+			return refusef("its messages have more than %d objects", flower.MaxObjects)
+		}
 	}
 	return nil
+}
+
+// one says whether all contents are the same.
+func (b *batch) one() bool {
+	return !slices.ContainsFunc(b.Contents, func(id object.ID) bool { return id != b.Contents[0] })
 }
 
 // fits says whether a message is one of the batch's.
@@ -104,8 +115,10 @@ func (b *batch) fits(m announced) error {
 	switch {
 	case m.failed || len(m.tree.Children) != 1:
 		return refusef("a message has no content")
-	case m.tree.Children[0].ID != b.Content || m.metadata.Type != b.Type || m.metadata.Group != b.Group:
-		return refusef("it sends nodes different messages; all are to get the same")
+	case m.metadata.Type != b.Type || m.metadata.Group != b.Group:
+		return refusef("it sends nodes messages of different types or groups at once")
+	case !b.addressed && len(b.Contents) > 0 && m.tree.Children[0].ID != b.Contents[0]:
+		return refusef("it sends nodes different messages; all are to get the same, unless the policy says addressed")
 	case m.metadata.TTL <= 0:
 		return refusef("a message is not to be answered")
 	}
@@ -117,6 +130,9 @@ func (b *batch) addLate(run uint64, list []announced, now time.Time) error {
 	for _, m := range list {
 		if err := b.fits(m); err != nil {
 			return err
+		}
+		if m.tree.Children[0].ID != b.Contents[0] {
+			return refusef("a thread of its pool sends another message than the first ones; all are to get the same")
 		}
 		r, ok := b.later[m.metadata.DstNode]
 		if !ok {
@@ -132,15 +148,17 @@ func (b *batch) addLate(run uint64, list []announced, now time.Time) error {
 	return nil
 }
 
-// missing are the objects to push, in the order of the content's tree.
-func (b *batch) missing() (out []string) {
+// missing are the objects to push of some messages, in the order of their trees.
+func (b *batch) missing(list []announced) (out []string) {
 	seen := map[object.ID]bool{}
-	b.messages[0].tree.Children[0].Each(func(id object.ID) {
-		if b.want[id] && !seen[id] {
-			seen[id] = true
-			out = append(out, id.String())
-		}
-	})
+	for _, m := range list {
+		m.tree.Children[0].Each(func(id object.ID) {
+			if b.want[id] && !seen[id] {
+				seen[id] = true
+				out = append(out, id.String())
+			}
+		})
+	}
 	return out
 }
 
@@ -163,12 +181,18 @@ func (b *batch) take(id object.ID, raw []byte) error {
 	if len(b.want) > 0 {
 		return nil
 	}
-	n, err := object.Inflate(b.Content, b.Get, object.Limits{Objects: flower.MaxObjects, Bytes: b.maxBytes, Outline: true})
-	if err != nil {
-		return refusef("%w", err)
-	}
-	if _, ok := n.(object.RecordDict); !ok {
-		return refusef("its message holds a %v", n.Kind())
+	for _, content := range b.Contents {
+		if b.whole[content] {
+			continue
+		}
+		n, err := object.Inflate(content, b.Get, object.Limits{Objects: flower.MaxObjects, Bytes: b.maxBytes, Outline: true})
+		if err != nil {
+			return refusef("%w", err)
+		}
+		if _, ok := n.(object.RecordDict); !ok {
+			return refusef("its message holds a %v", n.Kind())
+		}
+		b.whole[content] = true
 	}
 	return nil
 }

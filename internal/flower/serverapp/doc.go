@@ -7,7 +7,7 @@
 // [Server.Answer] gives it the replies, all at once and in the order of their nodes, so
 // that what it computes does not depend on who was first. A process that asks for replies
 // is held until then. Every message of a batch has the same content: what differs from
-// node to node is refused. Where some nodes get no message, that shows when the process
+// node to node is refused, unless [Config.Addressed]. Where some nodes get no message, that shows when the process
 // asks for the replies to all that it sent, or after a moment in which more might have
 // come; [Config.All] says what becomes of pools of threads.
 //

@@ -52,9 +52,11 @@ func FuzzCalls(f *testing.F) {
 		f.Add(seed)
 		seed = call(seed, 2, &flwr.PullAppMessagesRequest{MessageIds: []string{id(2)}})
 	}
+	f.Add(append([]byte{132}, seed[1:]...)) // contents may differ
 	f.Add(call(seed, 5, &flwr.UpdateRunStatusRequest{RunStatus: &flwr.RunStatus{Status: "finished", SubStatus: "failed"}}))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		s := New(Config{Bundle: bundle, Nodes: []uint64{2, 3}, MaxBytes: 1 << 16, Settle: time.Hour})
+		addressed := len(in) > 0 && in[0]&0x80 != 0
+		s := New(Config{Bundle: bundle, Nodes: []uint64{2, 3}, MaxBytes: 1 << 16, Settle: time.Hour, Addressed: addressed})
 		defer s.Fail(ErrFinished)
 		c := &calls{s: s}
 		// A call that would be held for the answer ends at once: whether there is one by then
@@ -103,9 +105,17 @@ func FuzzCalls(f *testing.F) {
 			select {
 			case b := <-s.ready:
 				batches++
-				n, err := object.Inflate(b.Content, b.Get, object.Limits{Objects: flower.MaxObjects, Bytes: 1 << 20})
-				if err != nil || n.Kind() != object.KindRecordDict {
-					t.Fatalf("a batch that is not whole: %v", err)
+				if len(b.Contents) != len(b.To) {
+					t.Fatalf("%d contents for %d nodes", len(b.Contents), len(b.To))
+				}
+				for _, content := range b.Contents {
+					n, err := object.Inflate(content, b.Get, object.Limits{Objects: flower.MaxObjects, Bytes: 1 << 20})
+					if err != nil || n.Kind() != object.KindRecordDict {
+						t.Fatalf("a batch that is not whole: %v", err)
+					}
+					if !addressed && content != b.Contents[0] {
+						t.Fatal("a batch with different contents")
+					}
 				}
 				var replies []Reply
 				for _, to := range b.To {

@@ -64,10 +64,12 @@ type Config struct {
 	// All says that every message goes to all nodes. A batch from a pool of fewer threads
 	// than there are nodes is handed out as one to all of them then, and the messages that
 	// its threads send after their replies are answered at once.
-	All    bool
-	Settle time.Duration // how long a batch waits for messages to nodes that have none; 0 is 3 s
-	Print  func(string)  // takes what the app prints, piece by piece, by one goroutine at a time; nil drops it
-	Now    func() time.Time
+	All bool
+	// Addressed says that messages to nodes may differ.
+	Addressed bool
+	Settle    time.Duration // how long a batch waits for messages to nodes that have none; 0 is 3 s
+	Print     func(string)  // takes what the app prints, piece by piece, by one goroutine at a time; nil drops it
+	Now       func() time.Time
 }
 
 // Server is what one ServerApp process talks to. It is safe for concurrent use; batches
@@ -206,7 +208,7 @@ func (s *Server) announce(list []announced) ([]string, error) {
 	}
 	if b == nil || b.replies != nil {
 		var err error
-		if b, err = newBatch(list[0], s.config.MaxBytes); err != nil {
+		if b, err = newBatch(list[0], s.config); err != nil {
 			return nil, err
 		}
 	}
@@ -215,7 +217,7 @@ func (s *Server) announce(list []announced) ([]string, error) {
 	}
 	s.batch = b
 	s.consider(b)
-	return b.missing(), nil
+	return b.missing(list), nil
 }
 
 // take takes one object of the batch.
@@ -246,15 +248,15 @@ func (s *Server) consider(b *batch) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			switch {
-			case b.ready || s.ended:
+			case b.ready || s.ended || len(b.want) > 0: // more was announced: it comes back here
 				return
 			case s.config.All && b.alone < len(b.messages): // some threads have not come to wait yet
 				b.settle.Reset(s.config.Settle)
 				return
-			case s.config.All && len(b.messages) >= minPool:
+			case s.config.All && len(b.messages) >= minPool && b.one():
 				for _, n := range s.config.Nodes {
 					if !slices.Contains(b.To, n) {
-						b.To = append(b.To, n)
+						b.To, b.Contents = append(b.To, n), append(b.Contents, b.Contents[0])
 					}
 				}
 			}
@@ -301,7 +303,7 @@ func (s *Server) pull(ctx context.Context, ids []string) ([]*reply, error) {
 		s.mu.Unlock()
 		return nil, refusef("it asks for replies before it has sent a message")
 	}
-	if !s.ended && b.settle != nil && b.asksForAll(ids) {
+	if !s.ended && b.settle != nil && len(b.want) == 0 && b.asksForAll(ids) {
 		s.hand(b)
 	}
 	alone := 0

@@ -623,3 +623,78 @@ func testPool(t *testing.T, runtime bool) {
 		})
 	}
 }
+
+// TestAddressed: where messages may differ, each node's content comes with it, with what
+// they have in common once; a batch is handed out when all of it is here.
+func TestAddressed(t *testing.T) { inEach(t, testAddressed) }
+
+func testAddressed(t *testing.T, runtime bool) {
+	s, app := serve(t, runtime, 1<<20, func(c *Config) { c.Nodes, c.Addressed, c.All = []uint64{2, 3, 4}, true, true })
+	ctx := t.Context()
+	want := map[uint64]object.RecordDict{}
+	pushed := map[string]int{}
+	var ids []string
+	send := func(kind string, nodes ...uint64) error {
+		q := &flwr.PushAppMessagesRequest{}
+		raw := map[string][]byte{}
+		for _, n := range nodes {
+			d := append(usual(t), object.RecordItem{Name: "own", Record: object.ConfigRecord{{Key: "node", Value: object.Sint(n)}}})
+			want[n] = d
+			m, tree, objects := message(t, kind, n, d)
+			q.MessagesList, q.MessageObjectTrees = append(q.MessagesList, m), append(q.MessageObjectTrees, tree)
+			for _, o := range objects {
+				raw[o.ID.String()] = o.Raw
+			}
+		}
+		r, err := app.PushMessages(ctx, q)
+		if err != nil {
+			return err
+		}
+		ids = append(ids, r.MessageIds...)
+		for _, id := range r.ObjectsToPush {
+			pushed[id]++
+			if _, err := app.PushObject(ctx, &flwr.PushObjectRequest{ObjectId: id, ObjectContent: raw[id]}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, nodes := range [][]uint64{{3, 2}, {4}} {
+		if err := send("train", nodes...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := next(t, s)
+	if err != nil || !slices.Equal(b.To, []uint64{3, 2, 4}) || len(b.Contents) != 3 {
+		t.Fatalf("batch %+v, %v", b, err)
+	}
+	for i, n := range b.To {
+		got, err := object.Inflate(b.Contents[i], b.Get, object.Limits{Objects: 100, Bytes: 1 << 20})
+		whole, wrong := object.Objects(want[n])
+		if err != nil || wrong != nil || b.Contents[i] != whole[len(whole)-1].ID {
+			t.Errorf("node %d is to get %v, %v", n, got, err)
+		}
+	}
+	for id, n := range pushed {
+		if n != 1 {
+			t.Errorf("object %s is asked for %d times", id, n)
+		}
+	}
+	var replies []Reply
+	for _, n := range b.To {
+		replies = append(replies, Reply{Node: n, Failure: flower.NewFailure(2, "")})
+	}
+	if err := s.Answer(replies); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := app.PullMessages(ctx, &flwr.PullAppMessagesRequest{MessageIds: ids}); err != nil || len(r.MessagesList) != 3 {
+		t.Errorf("replies %v, %v", r, err)
+	}
+	// What one batch is called stays one all the same.
+	if err := send("train", 2); err != nil {
+		t.Fatal(err)
+	}
+	if err := send("evaluate", 3); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("messages of two types at once: %v", err)
+	}
+}

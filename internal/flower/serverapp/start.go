@@ -12,12 +12,13 @@ type Start struct {
 }
 
 // Start reads what Flower's strategies send first: the initial arrays, and the settings of
-// train messages. Everything else, a native strategy cannot do.
+// train messages. Everything else, a native strategy cannot do. All nodes' contents are the
+// same.
 func (b *Batch) Start() (*Start, error) {
 	if b.Type != "train" {
 		return nil, refusef("its first message is %.40q, want \"train\": give the strategy initial arrays, and evaluate first on no node", b.Type)
 	}
-	n, err := object.Inflate(b.Content, b.Get, object.Limits{Objects: flower.MaxObjects, Bytes: 1 << 40}) // it is in memory
+	n, err := object.Inflate(b.Contents[0], b.Get, object.Limits{Objects: flower.MaxObjects, Bytes: 1 << 40}) // it is in memory
 	if err != nil {
 		return nil, refusef("%w", err)
 	}
