@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,14 +24,21 @@ func TestMain(m *testing.M) { ci.Main(m, app, own) }
 // app adds one to every value and says that it saw ten examples. The run's config may
 // have it add or say another number on a node ("add member-a", "examples member-a"), as the
 // message's config may ("add"), fail
-// with a text there ("raise member-a"), or add how often it has answered in the run
+// with a text there ("raise member-a"), be killed or never answer at a step there ("train
+// member-a": "dies" or "hangs"), or add how often it has answered in the run
 // ("count").
-func app(_ context.Context, in clientapp.Message) (object.RecordDict, error) {
+func app(ctx context.Context, in clientapp.Message) (object.RecordDict, error) {
 	if text, ok := in.RunConfig[fmt.Sprint("raise ", in.NodeConfig["node"])].(string); ok {
 		return nil, errors.New(text)
 	}
 	if text, ok := in.RunConfig[fmt.Sprint("raise reversed ", in.NodeConfig["node"])].(string); ok {
 		return nil, errors.New(reverse(text))
+	}
+	switch in.RunConfig[fmt.Sprint(in.Type, " ", in.NodeConfig["node"])] {
+	case "dies":
+		return nil, syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case "hangs":
+		<-ctx.Done()
 	}
 	for _, it := range in.Content {
 		if strings.HasPrefix(it.Name, "concordat.") {

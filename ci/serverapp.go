@@ -123,6 +123,12 @@ func (g *Grid) Receive(ctx context.Context, ids []string) (out []Answer, err err
 	return out, nil
 }
 
+// Print sends pieces of what the app prints, as Flower's process does of its output.
+func (g *Grid) Print(ctx context.Context, pieces ...string) error {
+	_, err := g.server.PushLogs(ctx, &flwr.PushLogsRequest{Logs: pieces})
+	return err
+}
+
 // serverAppMain is this binary as flwr-serverapp.
 func serverAppMain(app ServerApp) error {
 	set := flag.NewFlagSet("serverapp", flag.ExitOnError)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/concordat/concordat/chunkstore/object"
@@ -47,8 +48,18 @@ func own(ctx context.Context, g *ci.Grid) error {
 		}
 		return g.Receive(ctx, ids)
 	}
-	if mode == "silent" {
+	switch mode {
+	case "silent":
 		<-ctx.Done()
+	case "floods":
+		for range 1 << 10 {
+			fmt.Println(strings.Repeat("secret-", 8<<10))
+		}
+		for range 64 {
+			if err := g.Print(ctx, slices.Repeat([]string{strings.Repeat("secret-", 1<<10)}, 100)...); err != nil {
+				return err
+			}
+		}
 	}
 	rounds := 2
 	if mode == "endless" {
@@ -98,6 +109,8 @@ func own(ctx context.Context, g *ci.Grid) error {
 			return fmt.Errorf("saw secret-%v", w)
 		case "exits":
 			os.Exit(3)
+		case "killed":
+			return syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		}
 		if d, err = content(); err != nil {
 			return err
@@ -213,7 +226,7 @@ func TestServerApp(t *testing.T) {
 // app gets out. TestCustomContent of package enclave has more of what it may not send.
 func TestServerAppRefused(t *testing.T) {
 	t.Parallel()
-	for _, mode := range []string{"sampled", "addressed", "claims", "raises", "exits", "endless", "silent"} {
+	for _, mode := range []string{"sampled", "addressed", "claims", "raises", "exits", "killed", "endless", "silent"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			opts, app, begin := ci.OwnServerApp(t, modes(mode)...)
@@ -381,6 +394,21 @@ func TestServerAppAddressed(t *testing.T) {
 		if got := append(readArray(t, model, "w"), readArray(t, model, "b")...); !slices.Equal(got, []float64{5, 6, 7, 4}) {
 			t.Errorf("%s: model %v", n.Name, got)
 		}
+	}
+}
+
+// TestServerAppFloods: what a ServerApp prints goes nowhere, however much it is, on its own
+// output and as what Flower calls logs: the run completes.
+func TestServerAppFloods(t *testing.T) {
+	t.Parallel()
+	opts, app, begin := ci.OwnServerApp(t, modes("floods")...)
+	log := new(output)
+	f := ci.StartFederation(t, append(opts, ci.LogTo(log))...)
+	joined(t, f.Nodes...)
+	req := ownRun(t, f.Nodes[0], app, begin, 2, "floods")
+	completed(t, f, f.Nodes[0], req)
+	if strings.Contains(log.String(), "secret-") {
+		t.Error("the log has the app's words")
 	}
 }
 

@@ -315,6 +315,7 @@ func (n *Node) runEnded(m *session.Ended) error {
 		return err
 	}
 	delete(n.runs, r.digest)
+	r.task.abandon()
 	n.apps.finish(r.digest)
 	if own := n.ownRequest(r.request); own != nil {
 		own.stop = false

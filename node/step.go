@@ -19,6 +19,18 @@ type task struct {
 	step    *receipt.Statement
 	body    *receipt.Step
 	working chan struct{} // closed when the job that answers it has ended; nil before
+	giveUp  func(error)   // ends that job, unless it writes the final model; nil before
+}
+
+// errMovedOn is why a job that answers a step is ended before it has.
+var errMovedOn = errors.New("the run went on without this node's answer")
+
+// abandon ends what still works on a step whose answer nobody waits for: an app may take
+// for ever.
+func (t *task) abandon() {
+	if t != nil && t.giveUp != nil && t.body.Opens != receipt.OpensNone {
+		t.giveUp(errMovedOn)
+	}
 }
 
 // extend takes a statement of the enclave into the run's chain; the chain has the
@@ -104,6 +116,7 @@ func (n *Node) newTask(m *session.Task) error {
 	if before == r.task {
 		return nil // again
 	}
+	before.abandon()
 	if err := n.journal.Task(r.digest, m); err != nil {
 		n.loop.Stop(err)
 		return err

@@ -24,11 +24,20 @@ func (n *Node) answer(r *run) {
 	}
 	working := make(chan struct{})
 	t.working = working
+	ctx, giveUp := context.WithCancelCause(n.loop.Context())
+	t.giveUp = giveUp
 	before := r.before(t.body.Seq)
 	app := n.app(r.body.App)
 	addressed := r.custom() && app != nil && app.Addressed
-	n.loop.Job(func(ctx context.Context) func() {
+	n.loop.Job(func(context.Context) func() {
 		defer close(working)
+		defer giveUp(nil)
+		answered := func(c *sealed, err error) func() {
+			if cause := context.Cause(ctx); err != nil && errors.Is(cause, errMovedOn) {
+				err = cause
+			}
+			return func() { n.answered(r, t, c, err) }
+		}
 		w := work{n: n, r: r, body: t.body, step: t.step.Digest(), before: before, addressed: addressed}
 		metrics, err := w.open(ctx, t.msg.Manifest, down)
 		if err == nil {
@@ -38,13 +47,12 @@ func (n *Node) answer(r *run) {
 			err = n.saveModel(r.digest, w.content, w.objects)
 		}
 		if err != nil || t.body.Opens == receipt.OpensNone || w.spared() {
-			return func() { n.answered(r, t, nil, err) }
+			return answered(nil, err)
 		}
 		if err := n.askLedger(r, &w); err != nil {
-			return func() { n.answered(r, t, nil, err) }
+			return answered(nil, err)
 		}
-		c, err := w.work(ctx, uplink)
-		return func() { n.answered(r, t, c, err) }
+		return answered(w.work(ctx, uplink))
 	})
 }
 
@@ -75,6 +83,11 @@ func (n *Node) stepSeen(r *run, t *task, metrics map[string]float64, w work) {
 func (n *Node) answered(r *run, t *task, c *sealed, err error) {
 	if n.runs[r.digest] != r {
 		n.apps.finish(r.digest) // it ended meanwhile
+	}
+	if errors.Is(err, errMovedOn) {
+		n.log.WarnContext(n.ctx, "step given up", "run", r.digest.Short(), "step", t.body.Seq, "reason", err.Error())
+		n.tell(Event{Kind: "failed", Run: r.digest, Seq: t.body.Seq, Reason: err.Error()})
+		return
 	}
 	if err != nil {
 		var f *flower.Failure

@@ -11,9 +11,12 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
+
+	"github.com/concordat/concordat/internal/sandbox"
 )
 
 func TestMain(m *testing.M) {
+	sandbox.Init() // this binary starts apps, as concordat does
 	testscript.Main(m, map[string]func(){"concordat": main})
 }
 
