@@ -111,11 +111,12 @@ func (r *run) afterRound(round uint64) (opens string, next uint64) {
 }
 
 // propose computes the outputs' names, without keeping the outputs, and signs the
-// step over them. Whatever it names is made again, and leaves, only after the acks.
+// step over them. Whatever it names is made again, and leaves, only after the acks. The
+// outputs of step 1 are stored at once: nobody's contribution is in them.
 func (r *run) propose(c *closing) {
 	r.closing = c
 	r.e.loop.Job(func(ctx context.Context) func() {
-		outputs, next, err := c.produce(ctx, nil)
+		outputs, next, err := r.produced(ctx, c, r.open == nil)
 		return func() {
 			if r.ended || r.closing != c {
 				return
@@ -123,13 +124,23 @@ func (r *run) propose(c *closing) {
 			if err != nil {
 				// What was admitted can be aggregated: this is a fault of the link or the
 				// machine, never a reason to exclude anybody.
-				r.fail("other", "aggregation: "+err.Error())
+				r.fail("other", "outputs not made: "+err.Error())
 				return
 			}
 			c.outputs, c.next = outputs, next
 			r.whenNotAhead(func() { r.sign(c) })
 		}
 	})
+}
+
+// produced makes the outputs of a step, and stores them at the link if store is set.
+func (r *run) produced(ctx context.Context, c *closing, store bool) (chunkstore.Sealed, *model, error) {
+	if !store {
+		return c.produce(ctx, nil)
+	}
+	put := r.e.chunks.Upload(ctx, chunkstore.Scope{Federation: r.e.fed, Run: r.digest})
+	outputs, next, err := c.produce(ctx, put.Add)
+	return outputs, next, errors.Join(err, put.Close())
 }
 
 // whenNotAhead waits until no more steps than the policy allows are unpublished.
@@ -174,8 +185,8 @@ func (r *run) sign(c *closing) {
 	r.signed = append(r.signed, s.Digest())
 	r.e.log.InfoContext(r.e.ctx, "step signed", "run", r.digest.Short(), "step", seq, "attempt", c.attempt, "inputs", len(c.inputs), "excluded", len(c.excluded), "opens", c.opens)
 	r.e.observe("step", seq)
-	if len(c.inputs) == 0 {
-		r.store(c, func() { r.released(c, &session.Task{}) })
+	if seq == 1 {
+		r.released(c, &session.Task{})
 		return
 	}
 	for i, x := range c.inputs {
@@ -292,9 +303,7 @@ const storeAgain = 2 * time.Second
 // and is tried again.
 func (r *run) store(c *closing, then func()) {
 	r.e.loop.Job(func(ctx context.Context) func() {
-		put := r.e.chunks.Upload(ctx, chunkstore.Scope{Federation: r.e.fed, Run: r.digest})
-		outputs, _, err := c.produce(ctx, put.Add)
-		err = errors.Join(err, put.Close())
+		outputs, _, err := r.produced(ctx, c, true)
 		if err == nil && outputs != c.outputs {
 			err = errors.New("outputs differ from those that were signed")
 		}
