@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -156,6 +157,32 @@ func (f *flowerRunner) Follow(ctx context.Context, j *flowercontrol.Job, kept []
 		return t.end(over)
 	}
 	return f.tell(ctx, j, &t, 0, wake)
+}
+
+// Results are the files that a run has left, which an officer and its user want.
+func (f *flowerRunner) Results(kept []byte) (files []flowercontrol.Result, err error) {
+	var m mark
+	if err := cose.Unmarshal(kept, &m); err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnknownRun, err)
+	}
+	var run Digest
+	err = f.n.onLoop(func() (err error) {
+		run, _, err = f.n.requested(m.Request)
+		return err
+	})
+	if errors.Is(err, errUnknownRun) {
+		return nil, nil // it never began
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{modelFile, bundleFile} {
+		path := filepath.Join(f.n.runDir(run), name)
+		if _, err := os.Stat(path); err == nil {
+			files = append(files, flowercontrol.Result{Name: name, Path: path})
+		}
+	}
+	return files, nil
 }
 
 // tell takes events from number sent on, until the run is over.

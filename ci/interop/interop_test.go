@@ -1,13 +1,16 @@
 package interop
 
 import (
+	"archive/zip"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -353,11 +356,7 @@ func whole(t *testing.T, env string) {
 	if out := u.flwr("log", first, "my-node", "--show"); !strings.Contains(out, "[ROUND 1/3]") {
 		t.Errorf("flwr log --show:\n%s", out)
 	}
-	pull := "gives no artifacts by URL"
-	if strings.HasSuffix(env, "1.26.1") {
-		pull = "cannot process this request" // its own words, whatever the node says
-	}
-	u.refused(pull, "pull", first, "my-node")
+	u.pull(f, first, out)
 	u.refused("already finished", "stop", first, "my-node")
 	u.refused("has no key", "run", app, "my-node", "-c", "no-such-key=1")
 	u.refused("is in no federation", "run", app, "my-node", "--federation", "@somebody/else")
@@ -394,6 +393,42 @@ func whole(t *testing.T, env string) {
 	u.stopDuringARound(f, app, federation)
 	u.twoAtOnce(app)
 	u.restartDuringARun(f, app)
+}
+
+// pull has the command show where the results of a run are, and fetches them: they are what
+// the node's owner gets. out is the run's log.
+func (u *user) pull(f *ci.Federation, run, out string) {
+	u.t.Helper()
+	said := plain(u.flwr("pull", run, "my-node"))
+	address := regexp.MustCompile(`https?://[^ ]+`).FindString(said)
+	res, err := http.Get(address)
+	if err != nil {
+		u.t.Fatalf("flwr pull said %q: %v", said, err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		u.t.Fatalf("%s: %s, %v", address, res.Status, err)
+	}
+	z, err := zip.NewReader(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	want, err := os.ReadFile(u.modelFile(f, out))
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	for _, name := range []string{"model.npz", "bundle.cbor"} {
+		r, err := z.Open(name)
+		if err != nil {
+			u.t.Errorf("flwr pull: %s: %v", name, err)
+			continue
+		}
+		got, err := io.ReadAll(r)
+		if err != nil || len(got) == 0 || name == "model.npz" && !bytes.Equal(got, want) {
+			u.t.Errorf("flwr pull: %s has %d bytes, and the owner gets another (%v)", name, len(got), err)
+		}
+	}
 }
 
 type listedRun struct {

@@ -75,8 +75,8 @@ demo's federation with three nodes: first with a model of 4 KiB, then with one o
 the ratios of wall time, from the command's start to its end, and how much memory the enclave had at most
 against the SuperLink and the processes that it starts. Both sides run their ClientApps in the same Python
 environment; one run of each side before the first is not timed. What else the machine has to do meets both
-sides unequally: beside wall time stands what processors spent. Flower's processes hold a large model about
-thirty times in all: have forty times its size of memory.`,
+sides unequally: beside wall time stands what processors spent. Flower's processes hold a large model up to
+thirty times in all: have twenty times its size of memory for one round, and forty for more.`,
 		Example: "  concordat bench flower --environment /opt/concordat/venv --size 1GiB --rounds 1",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -159,7 +159,7 @@ func TestAccounts(t *testing.T) {
 		want(t, who+" lists the run", err, x.code, "")
 		_, err = h.grpc.PullArtifacts(x.ctx, &flwr.PullArtifactsRequest{RunId: id})
 		if who == "ada" {
-			want(t, "ada pulls", err, codes.Unimplemented, "")
+			want(t, "ada pulls", err, codes.FailedPrecondition, "unfinished run")
 		} else {
 			want(t, "bob pulls", err, codes.NotFound, "Run ID not found")
 		}

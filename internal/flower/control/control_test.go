@@ -27,6 +27,7 @@ type script struct {
 	refuse error
 	jobs   chan *Job
 	end    chan error // one value a run
+	left   []Result   // by runs whose mark is "mark"
 }
 
 func (s *script) Federation() Federation {
@@ -55,6 +56,13 @@ func (s *script) Follow(ctx context.Context, j *Job, mark []byte) error {
 		return fmt.Errorf("mark %q", mark)
 	}
 	return s.Run(ctx, j)
+}
+
+func (s *script) Results(mark []byte) ([]Result, error) {
+	if string(mark) != "mark" {
+		return nil, fmt.Errorf("mark %q", mark)
+	}
+	return s.left, nil
 }
 
 // newServer is New for what cannot fail.
@@ -302,7 +310,7 @@ func TestOtherCalls(t *testing.T) {
 	_, err = c.ShowFederation(ctx, &flwr.ShowFederationRequest{FederationName: "@none/default"})
 	want(t, "another federation", err, codes.NotFound, "is in no federation")
 	_, err = c.PullArtifacts(ctx, &flwr.PullArtifactsRequest{RunId: r.GetRunId()})
-	want(t, "artifacts", err, codes.Unimplemented, "flwr log")
+	want(t, "artifacts", err, codes.FailedPrecondition, "unfinished run")
 	s.end <- nil
 
 	nobody := r.GetRunId() + 1

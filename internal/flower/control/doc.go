@@ -6,5 +6,6 @@
 // A [Listener] says who may call. On an address of this machine alone there may be one
 // local account: whoever reaches it may start bundles that the node's owner approved, and
 // sees and stops every run that was started here. Elsewhere every call shows a token of the
-// member's OpenID Connect provider, over TLS, and an account sees its own runs alone.
+// member's OpenID Connect provider, over TLS, and an account sees its own runs alone. What a
+// run has left is had at an address with a key in it, which the command shows.
 package control

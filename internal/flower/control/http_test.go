@@ -99,7 +99,7 @@ func TestBothDialects(t *testing.T) {
 		"stop-run":          {&flwr.StopRunRequest{RunId: 5}, 404, "Run ID not found"},
 		"start-run":         {&flwr.StartRunRequest{AppSpec: "@a/b"}, 501, "hub"},
 		"stream-logs":       {&flwr.StreamLogsRequest{RunId: 5}, 404, "Run ID not found"},
-		"pull-artifacts":    {&flwr.PullArtifactsRequest{RunId: started.GetRunId()}, 501, "flwr log"},
+		"pull-artifacts":    {&flwr.PullArtifactsRequest{RunId: started.GetRunId()}, 404, "flwr log"},
 		"show-federation":   {&flwr.ShowFederationRequest{FederationName: "@x/y"}, 404, "@concordat/test"},
 		"get-login-details": {&flwr.ListNodesRequest{}, 501, "one local account"},
 		"create-federation": {&flwr.ListNodesRequest{}, 501, "signatures"},

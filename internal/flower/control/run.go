@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -32,6 +33,8 @@ type Runner interface {
 	// Follow is Run for a job that was begun before a restart, with what [Job.Began] was
 	// told of it. The job has an account and Stop, and nothing else.
 	Follow(ctx context.Context, j *Job, mark []byte) error
+	// Results returns the files that a run has left here, by what [Job.Began] was told of it.
+	Results(mark []byte) ([]Result, error)
 }
 
 // ErrStopped: the run was stopped as its user wished.
@@ -139,16 +142,17 @@ type Server struct {
 	config Config
 	saving sync.Mutex // held by whoever writes or removes a file; taken before mu
 
-	mu   sync.Mutex // owns all below
-	runs map[uint64]*run
-	ctx  context.Context // of the jobs; nil before Serve, and when it ends
-	jobs sync.WaitGroup
+	mu     sync.Mutex // owns all below
+	runs   map[uint64]*run
+	offers map[[sha256.Size]byte]offer // by the hash of their keys
+	ctx    context.Context             // of the jobs; nil before Serve, and when it ends
+	jobs   sync.WaitGroup
 }
 
 // New returns a server that [Server.Serve] is to be called on, once. It has the runs that
 // are in the store; a file there that does not open is named in the log, and is left.
 func New(c Config) (*Server, error) {
-	s := &Server{config: c, runs: map[uint64]*run{}}
+	s := &Server{config: c, runs: map[uint64]*run{}, offers: map[[sha256.Size]byte]offer{}}
 	if c.Store == nil {
 		return s, nil
 	}

@@ -34,7 +34,7 @@ func (s *Server) Serve(ctx context.Context, l *Listener) error {
 	s.mu.Unlock()
 	s.resume(ctx)
 	s.jobs.Go(func() { s.keepSaving(ctx) })
-	err := protohttp.Serve(ctx, l.at, l.gate(handler(&server{s: s, login: l.login})), maxStreams, true)
+	err := protohttp.Serve(ctx, l.at, s.results(l.gate(handler(&server{s: s, login: l.login}))), maxStreams, true)
 	cancel()
 	s.mu.Lock()
 	s.ctx = nil // whoever was about to start a job has, or will not
@@ -221,15 +221,6 @@ func (v *server) ListRuns(ctx context.Context, q *flwr.ListRunsRequest) (*flwr.L
 		res.RunDict[r.id] = r.proto(v.s.config.Runner.Federation().Name)
 	}
 	return res, nil
-}
-
-// PullArtifacts says where the results are instead.
-func (v *server) PullArtifacts(ctx context.Context, q *flwr.PullArtifactsRequest) (*flwr.PullArtifactsResponse, error) {
-	r, err := v.run(ctx, q.GetRunId())
-	if err != nil {
-		return nil, err
-	}
-	return nil, status.Errorf(codes.Unimplemented, "A Concordat node gives no artifacts by URL. The model and the bundle of the run are at the node: the last lines of \"flwr log %d\" say how to take them.", r.id)
 }
 
 func (v *server) ListNodes(context.Context, *flwr.ListNodesRequest) (*flwr.ListNodesResponse, error) {
