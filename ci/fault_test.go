@@ -1,6 +1,7 @@
 package ci_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -107,6 +108,38 @@ func TestNodeRestart(t *testing.T) {
 			sameEverywhere(t, f, req)
 		})
 	}
+}
+
+// TestNodeStopsAtEnd stops a node when it has noted the end of a run, and has written
+// neither its bundle nor, perhaps, the model: it does so after its next start.
+func TestNodeStopsAtEnd(t *testing.T) {
+	t.Parallel()
+	log := &breakpoint{line: `msg="run ended" daemon="node member-b"`, reached: make(chan struct{}), goOn: make(chan struct{})}
+	f := ci.StartFederation(t, ci.Policy(trainOnly), ci.LogTo(log))
+	joined(t, f.Nodes...)
+	req := start(t, f, f.Nodes[0], 2, nil)
+	<-log.reached
+	f.Nodes[1].Cancel()
+	close(log.goOn)
+	f.Restart(f.Nodes[1])
+	sameEverywhere(t, f, req)
+}
+
+// breakpoint holds whoever logs a line, once.
+type breakpoint struct {
+	line          string
+	once          sync.Once
+	reached, goOn chan struct{}
+}
+
+func (p *breakpoint) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte(p.line)) {
+		p.once.Do(func() {
+			close(p.reached)
+			<-p.goOn
+		})
+	}
+	return len(b), nil
 }
 
 // TestEnclaveRestart stops the enclave at every moment of a run and starts another one:

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -177,9 +176,8 @@ func (f *flowerRunner) Results(kept []byte) (files []flowercontrol.Result, err e
 		return nil, err
 	}
 	for _, name := range []string{modelFile, bundleFile} {
-		path := filepath.Join(f.n.runDir(run), name)
-		if _, err := os.Stat(path); err == nil {
-			files = append(files, flowercontrol.Result{Name: name, Path: path})
+		if f.n.hasFile(run, name) {
+			files = append(files, flowercontrol.Result{Name: name, Path: filepath.Join(f.n.runDir(run), name)})
 		}
 	}
 	return files, nil

@@ -129,6 +129,7 @@ type Node struct {
 	history history
 	witness *tlog.Witness
 
+	attached   bool               // to the link, once at least
 	challenge  *session.Challenge // open, or nil
 	appraising bool
 	joining    *session.Joining
@@ -259,6 +260,10 @@ func (n *Node) Run(ctx context.Context) error {
 func (n *Node) event(ev relay.Event) {
 	switch ev := ev.(type) {
 	case relay.Attached:
+		if !n.attached {
+			n.attached = true
+			n.wrapUpEnded()
+		}
 		n.knock()
 		n.publishDenials()
 	case relay.Checkpoint:

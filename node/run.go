@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -321,6 +323,12 @@ func (n *Node) runEnded(m *session.Ended) error {
 		own.stop = false
 	}
 	n.log.InfoContext(n.ctx, "run ended", "run", r.digest.Short(), "outcome", body.Outcome, "code", body.Code)
+	n.wrapUp(r, s, body)
+	return nil
+}
+
+// wrapUp writes what is left of an ended run, and then tells the users of its end.
+func (n *Node) wrapUp(r *run, s *receipt.Statement, body *receipt.End) {
 	n.whenWitnessed(s.Digest(), func() {
 		snap := n.snapshotOf(r.digest)
 		var working chan struct{}
@@ -337,14 +345,72 @@ func (n *Node) runEnded(m *session.Ended) error {
 			}
 			err := n.archive(ctx, r.digest, snap)
 			return func() {
+				if err != nil && ctx.Err() != nil {
+					return // this node stops: it is written after the next start
+				}
 				if err != nil {
 					n.log.ErrorContext(n.ctx, "bundle not written", "run", r.digest.Short(), "reason", err.Error())
+				}
+				if err := n.journal.Archived(r.digest); err != nil {
+					n.loop.Stop(err)
+					return
 				}
 				n.tell(Event{Kind: "ended", Run: r.digest, Request: r.request, Seq: body.Seq, Outcome: body.Outcome, Reason: body.Code})
 			}
 		})
 	})
+}
+
+// wrapUpEnded does so for runs that ended just before this node stopped, the final model
+// included. It is called once, when the link is there.
+func (n *Node) wrapUpEnded() {
+	left := map[Digest]*journal.Run{}
+	n.journal.View(func(s *journal.State) {
+		for digest, j := range s.Runs {
+			if len(j.Ended) > 0 && !j.Archived && !n.hasFile(digest, bundleFile) { // earlier versions noted no archive
+				left[digest] = j
+			}
+		}
+	})
+	for digest, j := range left {
+		if err := n.wrapUpLate(digest, j); err != nil {
+			n.log.ErrorContext(n.ctx, "what is left of a run that had ended is not written", "run", digest.Short(), "reason", err.Error())
+		}
+	}
+}
+
+func (n *Node) wrapUpLate(digest Digest, j *journal.Run) error {
+	r, err := n.restoreRun(digest, j)
+	if err != nil {
+		return err
+	}
+	u, err := receipt.Parse(j.Ended)
+	if err != nil {
+		return err
+	}
+	key, _, ok := n.history.epochs.KeyOf(u.Issuer())
+	if !ok {
+		return errors.New("its end is signed by an enclave that the log does not know")
+	}
+	s, err := u.Verify(key)
+	if err != nil {
+		return err
+	}
+	body, ok := s.Body.(*receipt.End)
+	if !ok {
+		return fmt.Errorf("%s does not end a run", s.Kind)
+	}
+	if r.task != nil && r.task.body.Opens == receipt.OpensNone && r.down != nil && !n.hasFile(digest, modelFile) {
+		n.answer(r) // nobody waits for an answer to the last step: it writes the model
+	}
+	n.wrapUp(r, s, body)
 	return nil
+}
+
+// hasFile says whether a file of a run is there.
+func (n *Node) hasFile(run Digest, name string) bool {
+	_, err := os.Stat(filepath.Join(n.runDir(run), name))
+	return err == nil
 }
 
 // endWithout ends a run whose last task did not come.

@@ -61,6 +61,7 @@ type Run struct {
 	Tasks         []session.Task         // oldest first
 	Contributions []session.Contribution // oldest first
 	Ended         []byte                 // the end statement
+	Archived      bool                   // what is left of the run was written, or cannot be
 }
 
 // Served is a line of the ledger of tasks (protocol F17): with whom this node has
@@ -230,7 +231,7 @@ func (j *Journal) apply(r record) error {
 		if run := s.Runs[v.Run]; run != nil {
 			run.Downlink = &d
 		}
-	case "task", "ended":
+	case "task", "ended", "archived":
 		var v keyed
 		if err := cose.Unmarshal(r.Body, &v); err != nil {
 			return err
@@ -239,9 +240,13 @@ func (j *Journal) apply(r record) error {
 		if run == nil {
 			return fmt.Errorf("%s of unknown run %s", r.Kind, v.Run.Short())
 		}
-		if r.Kind == "ended" {
+		switch r.Kind {
+		case "ended":
 			run.Ended = v.Data
-			break
+			return nil
+		case "archived":
+			run.Archived = true
+			return nil
 		}
 		var t session.Task
 		if err := cose.Unmarshal(v.Data, &t); err != nil {
@@ -327,6 +332,11 @@ func (j *Journal) Task(run Digest, m *session.Task) error {
 // Ended records the end of a run.
 func (j *Journal) Ended(run Digest, statement []byte) error {
 	return j.append("ended", cose.Marshal(keyed{Run: run, Data: statement}))
+}
+
+// Archived records that what is left of an ended run was written, or cannot be.
+func (j *Journal) Archived(run Digest) error {
+	return j.append("archived", cose.Marshal(keyed{Run: run, Data: []byte{}}))
 }
 
 // Checkpoint records a cosigned checkpoint that extends all before it.

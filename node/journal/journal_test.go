@@ -53,6 +53,7 @@ func write(t *testing.T, j *Journal) (written int, err error) {
 		func() error { return j.Serve(Served{App: Digest{9}, Model: Digest{10}, Members: []string{"a", "b"}}) },
 		func() error { return j.Denied(Denial{Statement: []byte("denial"), Taken: 11}) },
 		func() error { return j.Ended(run, []byte("end")) },
+		func() error { return j.Archived(run) },
 	} {
 		if err := f(); err != nil {
 			return written, err
