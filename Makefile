@@ -57,7 +57,8 @@ demo: build simulator
 simulator:
 	$(GO) build $(FLAGS) -o bin/ ./cmd/concordat-enclave-sim ./examples/breast-cancer
 
-# Unit, golden, fuzz-seed and end-to-end tests. Says where the race detector ran.
+# Unit, golden, fuzz-seed and end-to-end tests. Says where the race detector ran. Federations
+# wait more than they compute: several are side by side.
 test:
 	@$(GO) vet ./...
 	@$(GO) test -tags sevioctl -run 'Older|NoDevice' ./attestation/collect
@@ -65,7 +66,7 @@ test:
 	@if command -v $${CC:-cc} >/dev/null 2>&1; then \
 		echo "test: with the race detector ($$(command -v $${CC:-cc})), but for packages that are pure functions$(if $(filter all,$(RACED)),, and whole federations (RACED=all))"; \
 		CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -Wno-deprecated-declarations" $(GO) test $(RACE) -timeout 10m $$($(GO) list ./... | grep -vE '$(PLAIN)') && \
-		$(GO) test -timeout 10m $$($(GO) list ./... | grep -E '$(PLAIN)'); \
+		$(GO) test -timeout 10m -parallel 6 $$($(GO) list ./... | grep -E '$(PLAIN)'); \
 	else \
 		echo "test: without the race detector (no C compiler found)"; \
 		$(GO) test -timeout 10m ./...; \

@@ -26,7 +26,7 @@ func TestAppDies(t *testing.T) {
 					f := ci.StartFederation(t, ci.Policy(func(p *policy.Policy) {
 						p.Release.StepDeadline = 60
 						if how.word == "hangs" {
-							p.Release.StepDeadline = 3
+							p.Release.StepDeadline = 10
 						}
 						if dropout {
 							p.Release.Dropouts = policy.DropoutsAllow

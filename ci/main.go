@@ -5,9 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
-	"strconv"
 	"testing"
 
 	"github.com/concordat/concordat/chunkstore/object"
@@ -45,12 +43,6 @@ func Main(m *testing.M, app clientapp.Handler, serverApp ServerApp) {
 			os.Exit(1)
 		}
 		os.Exit(0)
-	}
-	// Federations wait more than they compute: more of them side by side than processors
-	// take half the time.
-	flag.Parse()
-	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
-		_ = p.Value.Set(strconv.Itoa(3 * runtime.GOMAXPROCS(0)))
 	}
 	os.Exit(m.Run())
 }
