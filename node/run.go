@@ -43,6 +43,11 @@ type run struct {
 // moment of the end hears of it before the enclave has answered what the node resumes.
 const lateTask = 5 * time.Second
 
+// lastWord is how long an app that works on an ended run may go on: what it answers is of no
+// use any more, but says the run's users why it ended, where every node's answer is wrong in
+// the same way and another's was there first.
+const lastWord = 5 * time.Second
+
 // restoreRuns rebuilds the runs that had not ended from the journal.
 func (n *Node) restoreRuns() error {
 	var err error
@@ -317,7 +322,7 @@ func (n *Node) runEnded(m *session.Ended) error {
 		return err
 	}
 	delete(n.runs, r.digest)
-	r.task.abandon()
+	n.loop.After(lastWord, r.task.abandon)
 	n.apps.finish(r.digest)
 	if own := n.ownRequest(r.request); own != nil {
 		own.stop = false
