@@ -23,9 +23,9 @@ func TestMain(m *testing.M) { ci.Main(m, app, own) }
 
 // app adds one to every value and says that it saw ten examples. The run's config may
 // have it add or say another number on a node ("add member-a", "examples member-a"), as the
-// message's config may ("add"), fail
-// with a text there ("raise member-a"), be killed or never answer at a step there ("train
-// member-a": "dies" or "hangs"), or add how often it has answered in the run
+// message's config may ("add"), fail with a text there ("raise member-a"), be killed or never
+// answer at a step there ("train member-a": "dies" or "hangs"), or add how often it has
+// answered in the run
 // ("count").
 func app(ctx context.Context, in clientapp.Message) (object.RecordDict, error) {
 	if text, ok := in.RunConfig[fmt.Sprint("raise ", in.NodeConfig["node"])].(string); ok {

@@ -227,7 +227,7 @@ func TestAddressedContent(t *testing.T) {
 	for i, c := range []struct {
 		kind, group string
 		round       uint64
-	}{{"train", "1", 1}, {"train", "1", 1}, {"train", "1", 1}, {"train", "1", 1}, {"evaluate", "1", 1}, {"train", "1", 2}, {"train", "2", 3}, {"query", "", 3}, {"train", "2", 3}, {"train", "3", 4}} {
+	}{{"train", "1", 1}, {"train", "1", 1}, {"train", "1", 1}, {"train", "1", 1}, {"evaluate", "1", 1}, {"train", "1", 2}, {"train", "2", 3}, {"train", "2", 3}, {"query", "", 3}, {"train", "2", 4}, {"train", "3", 5}} {
 		if x.count(&serverapp.Batch{Type: c.kind, Group: c.group}); x.rounds != c.round {
 			t.Errorf("message %d is of round %d, want %d", i+1, x.rounds, c.round)
 		}
